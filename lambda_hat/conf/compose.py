@@ -1,0 +1,253 @@
+"""YAML -> Config: a user's mapping, laid over the presets it names, checked whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from lambda_hat.conf.checks import (
+    ConfigError,
+    check_keys,
+    check_mapping,
+    read,
+    read_values,
+    unknown_name,
+)
+from lambda_hat.conf.presets import preset_names, problem_presets, sampler_preset
+from lambda_hat.conf.resolve import check_problem, resolve_widths, settle_posterior
+from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig, SettingsError
+from lambda_hat.conf.schema import (
+    FAMILIES,
+    INPUTS,
+    NOISES,
+    TEACHERS,
+    Activation,
+    DataConfig,
+    MLPTeacher,
+    PosteriorConfig,
+    ProblemConfig,
+    TrainingConfig,
+)
+
+DEFAULT_PRESETS = {
+    "model": "small",
+    "data": "small",
+    "teacher": "_null",
+    "training": "default",
+    "posterior": "default",
+}
+
+
+@dataclass(frozen=True)
+class _Acts:
+    """Which groups and keys a family listens to."""
+
+    data: tuple[str, ...] = ("n", "input", "noise")
+    teacher: bool = False
+    training: bool = False
+    losses: tuple[str, ...] = ()
+
+
+_GAUSSIAN = ("mse", "gaussian_nll")
+_ACTS = {
+    "mlp": _Acts(teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll")),
+    "linear": _Acts(teacher=True, losses=_GAUSSIAN),
+    "deep_linear": _Acts(losses=_GAUSSIAN),
+    "without data": _Acts(data=("n",)),
+}
+
+
+def compose_problem(spec: Mapping, *, where: str = "problem") -> ProblemConfig:
+    """Composes and checks one problem of a config.
+
+    Args:
+        spec: `{model, data, teacher, training, posterior, seed, overrides}`, each optional;
+            the first five name presets, `overrides` is a nested mapping on them.
+        where: The place of `spec` in the user's file, for messages.
+
+    Raises:
+        ConfigError: With every fault of this problem.
+    """
+    faults: list[str] = []
+    spec = check_mapping(spec, where, faults)
+    check_keys(spec, [*DEFAULT_PRESETS, "seed", "overrides"], where, faults)
+    names = {group: spec.get(group, default) for group, default in DEFAULT_PRESETS.items()}
+    for group, name in names.items():
+        if name not in (known := preset_names(group)):
+            faults.append(unknown_name(f"`{group}`", name, known, where))
+    over = _overrides(spec.get("overrides"), where, faults)
+    if faults:
+        raise ConfigError(faults)
+    config = _build(names, problem_presets(names), over, spec.get("seed", 0), where, faults)
+    if faults or config is None:
+        raise ConfigError(faults)
+    return config
+
+
+def compose_sampler(
+    method: str, overrides: Mapping | None = None, *, where: str = "sampler"
+) -> SamplerConfig:
+    """The settings of a sampler: its preset with a user's (or a trial's) values laid over.
+
+    Raises:
+        ConfigError: With every fault of these settings.
+    """
+    if not isinstance(method, str) or method not in SAMPLERS:
+        raise ConfigError([unknown_name("`method`", method, SAMPLERS, where)])
+    faults: list[str] = []
+    given = check_mapping(overrides, where, faults)
+    return _settings(SAMPLERS[method], {**sampler_preset(method), **given}, where, faults)
+
+
+def compose_reference(
+    overrides: Mapping | None = None, *, where: str = "reference"
+) -> ReferenceConfig:
+    """The settings of the reference: defaults with a user's `reference:` mapping laid over.
+
+    Raises:
+        ConfigError: With every fault of these settings.
+    """
+    faults: list[str] = []
+    given = check_mapping(overrides, where, faults)
+    return _settings(ReferenceConfig, given, where, faults)
+
+
+def _settings(cls: type, raw: Mapping, where: str, faults: list[str]) -> Any:
+    values = read_values(cls, raw, where, faults)
+    if faults or values is None:
+        raise ConfigError(faults)
+    try:
+        return cls(**values)
+    except SettingsError as error:
+        placed = (fault.replace(". ", f" ({where}). ", 1) for fault in error.faults)
+        raise ConfigError(placed) from None
+
+
+def _overrides(raw: object, where: str, faults: list[str]) -> dict[str, Mapping]:
+    """The `overrides` mapping, one mapping a group."""
+    where = f"{where}.overrides"
+    groups = check_mapping(raw, where, faults)
+    check_keys(groups, DEFAULT_PRESETS, where, faults)
+    return {g: check_mapping(groups.get(g), f"{where}.{g}", faults) for g in DEFAULT_PRESETS}
+
+
+def _build(
+    names: dict, presets: dict, over: dict, seed: object, where: str, faults: list[str]
+) -> ProblemConfig | None:
+    place = {group: f"{where}.overrides.{group}" for group in DEFAULT_PRESETS}
+    layers = {group: (presets.get(group) or {}, over[group]) for group in DEFAULT_PRESETS}
+    model = _read_kind(FAMILIES, "family", *layers["model"], place["model"], faults)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        faults.append(f"`seed` must be a whole number >= 0, but got seed={seed!r} ({where}).")
+    if model is None:
+        return None
+    model = resolve_widths(model, over["model"], place["model"], faults)
+    acts = _ACTS["without data" if _without_data(model) else model.family]
+    data = _read_data(acts, *layers["data"], place["data"], model, faults)
+    teacher = _read_teacher(acts, names, layers["teacher"], place["teacher"], model, faults)
+    training = _read_training(acts, names, layers["training"], place["training"], model, faults)
+    posterior = _read_posterior(acts, *layers["posterior"], place["posterior"], model, faults)
+    if faults or data is None or posterior is None:
+        return None
+    if training is not None and (training.batch_size or 0) >= data.n:
+        training = replace(training, batch_size=None)
+    config = ProblemConfig(model, data, teacher, training, posterior, int(seed))  # type: ignore
+    check_problem(config, where, faults)
+    return config
+
+
+def _without_data(model: Any) -> bool:
+    return model.family in ("quadratic", "normal_crossing") or bool(
+        getattr(model, "population", False)
+    )
+
+
+def _read_kind(
+    registry: dict, tag: str, preset: Mapping, over: Mapping, where: str, faults: list[str]
+) -> Any:
+    """Reads one of several dataclasses, chosen by the key `tag`.
+
+    A user who names another kind than the preset's starts from that kind's own defaults.
+    """
+    kind = over.get(tag, preset.get(tag))
+    if not isinstance(kind, str) or kind not in registry:
+        faults.append(unknown_name(f"`{tag}`", kind, registry, where))
+        return None
+    merged = {**(preset if preset.get(tag) == kind else {}), **over, tag: kind}
+    return read(registry[kind], merged, where, faults)
+
+
+def _read_data(
+    acts: _Acts, preset: Mapping, over: Mapping, where: str, model: Any, faults: list[str]
+) -> DataConfig | None:
+    check_keys(over, [f.name for f in fields(DataConfig)], where, faults)
+    values: dict[str, Any] = {"n": over.get("n", preset.get("n"))}
+    for key, registry in (("input", INPUTS), ("noise", NOISES)):
+        if key in acts.data:
+            given = check_mapping(over.get(key), f"{where}.{key}", faults)
+            base = preset.get(key) or {}
+            values[key] = _read_kind(registry, "kind", base, given, f"{where}.{key}", faults)
+        elif key in over:
+            faults.append(_idle(f"`{key}`", model, where))
+    number = read_values(DataConfig, {"n": values.pop("n")}, where, faults)
+    return None if number is None else DataConfig(**number, **values)
+
+
+def _read_teacher(
+    acts: _Acts, names: dict, layers: tuple, where: str, model: Any, faults: list[str]
+) -> MLPTeacher | None:
+    preset, over = layers
+    if not acts.teacher:
+        _refuse_group("teacher", names, over, where, model, faults)
+        return None
+    teacher = _read_kind(TEACHERS, "kind", preset, over, where, faults)
+    if isinstance(teacher, MLPTeacher):
+        sizes = (model.in_dim, getattr(model, "out_dim", 1))
+        return resolve_widths(teacher, over, where, faults, sizes=sizes)
+    widths = getattr(model, "widths", ()) or ()
+    activation: Activation = getattr(model, "activation", "identity")
+    return MLPTeacher("mlp", None, widths, None, activation, model.bias)
+
+
+def _read_training(
+    acts: _Acts, names: dict, layers: tuple, where: str, model: Any, faults: list[str]
+) -> TrainingConfig | None:
+    preset, over = layers
+    if not acts.training:
+        _refuse_group("training", names, over, where, model, faults)
+        return None
+    training = read(TrainingConfig, {**preset, **over}, where, faults)
+    if training is None or training.restarts is not None or model.widths is None:
+        return training
+    d = model.num_params
+    return replace(training, restarts=32 if d <= 200 else 8 if d <= 2000 else 2)
+
+
+def _read_posterior(
+    acts: _Acts, preset: Mapping, over: Mapping, where: str, model: Any, faults: list[str]
+) -> PosteriorConfig | None:
+    if not acts.losses:
+        idle = ("loss", "noise_scale", "df")
+        faults += [_idle(f"`{key}`", model, where) for key in idle if key in over]
+        kept = {key: value for key, value in {**preset, **over}.items() if key not in idle}
+        return read(PosteriorConfig, kept, where, faults)
+    posterior = read(PosteriorConfig, {**preset, **over}, where, faults)
+    if posterior is None:
+        return None
+    return settle_posterior(posterior, over, acts.losses, model, where, faults)
+
+
+def _refuse_group(
+    group: str, names: dict, over: Mapping, where: str, model: Any, faults: list[str]
+) -> None:
+    if over:
+        faults.append(_idle(", ".join(f"`{key}`" for key in over), model, where))
+    elif names[group] != DEFAULT_PRESETS[group]:
+        preset = f"`{group}: {names[group]}`"
+        faults.append(_idle(preset, model, where.replace(".overrides", "")))
+
+
+def _idle(what: str, model: Any, where: str) -> str:
+    family = model.family + (" with population: true" if getattr(model, "population", 0) else "")
+    return f"{what} must be left out, since it cannot act on a {family} model ({where})."

@@ -1,0 +1,55 @@
+"""Group and preset name -> mapping: the YAML files of this package, read with Hydra."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from importlib import resources
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lambda_hat.conf.checks import ConfigError
+
+_HYDRA_IS_GLOBAL = threading.Lock()
+"""Hydra keeps its state in one global object, so compositions take turns."""
+
+
+def preset_names(group: str) -> list[str]:
+    """The presets of a group, `_null` and `small` for instance, sorted."""
+    folder = resources.files("lambda_hat.conf") / group
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def problem_presets(names: dict[str, str]) -> dict[str, dict]:
+    """Every group's preset as a plain mapping; the caller has checked the names.
+
+    Raises:
+        ConfigError: A preset file of the package does not parse.
+    """
+    return copy.deepcopy(_compose("problem", tuple(sorted(names.items()))))
+
+
+def sampler_preset(method: str) -> dict:
+    """The default settings of a sampler as a plain mapping."""
+    return copy.deepcopy(_compose(f"sampler/{method}", ()).get("sampler") or {})
+
+
+@functools.lru_cache(maxsize=64)
+def _compose(config: str, groups: tuple[tuple[str, str], ...]) -> dict:
+    try:
+        with _HYDRA_IS_GLOBAL:
+            with initialize_config_module("lambda_hat.conf", version_base="1.3"):
+                composed = compose(config, overrides=[f"{group}={name}" for group, name in groups])
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        chosen = ", ".join(f"{group}={name}" for group, name in groups) or config
+        raise ConfigError([f"The presets {chosen} must be readable YAML: {error}"]) from error
+    return dict(plain or {})

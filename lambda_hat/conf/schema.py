@@ -1,0 +1,319 @@
+"""YAML -> Config: what a problem is made of, as frozen dataclasses without surprises.
+
+Every field acts. A field that is None does not act in this problem (the noise of a quadratic)
+and is no part of its identity `pid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lambda_hat.conf.checks import ConfigError, bounded
+
+__all__ = ["SCHEMA", "ConfigError", "ProblemConfig", "num_mlp_params"]
+
+SCHEMA = 1
+"""Part of every pid; raised when the same configuration comes to mean another problem."""
+
+Activation = Literal["relu", "tanh", "gelu", "identity"]
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """A fully connected network."""
+
+    family: Literal["mlp"]
+    in_dim: int = bounded(least=1)
+    out_dim: int = bounded(1, least=1)
+    depth: int | None = bounded(None, least=1)
+    """Hidden layers; None once composed, since `widths` say it."""
+    widths: tuple[int, ...] | None = bounded(None, least=1)
+    """Width of each hidden layer; null infers equal widths from `target_params`."""
+    target_params: int | None = bounded(None, least=1)
+    """Number of parameters to come near; null once composed."""
+    activation: Activation = "relu"
+    bias: bool = True
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters, once `widths` are known."""
+        return num_mlp_params((self.in_dim, *(self.widths or ()), self.out_dim), bias=self.bias)
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Linear regression with one output."""
+
+    family: Literal["linear"]
+    in_dim: int = bounded(least=1)
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class QuadraticConfig:
+    """L = 1/2 sum_i h_i w_i^2."""
+
+    family: Literal["quadratic"]
+    curvature: tuple[float, ...] = bounded(least=0, do="A minimum curves upwards.")
+
+
+@dataclass(frozen=True)
+class NormalCrossingConfig:
+    """L = prod_i w_i^(2 k_i)."""
+
+    family: Literal["normal_crossing"]
+    powers: tuple[int, ...] = bounded(least=1, do="Leave out directions with no power.")
+
+
+@dataclass(frozen=True)
+class DeepLinearConfig:
+    """A network of linear layers W_L .. W_1 and a true product W* of a given rank."""
+
+    family: Literal["deep_linear"]
+    widths: tuple[int, ...] = bounded(least=1)
+    """H_1 (inputs), .., H_{L+1} (outputs)."""
+    rank: int = bounded(least=0)
+    population: bool = False
+    """True is L = 1/2 |W_L .. W_1 - W*|^2, without data."""
+
+
+ModelConfig = MLPConfig | LinearConfig | QuadraticConfig | NormalCrossingConfig | DeepLinearConfig
+FAMILIES: dict[str, type] = {
+    "mlp": MLPConfig,
+    "linear": LinearConfig,
+    "quadratic": QuadraticConfig,
+    "normal_crossing": NormalCrossingConfig,
+    "deep_linear": DeepLinearConfig,
+}
+
+
+@dataclass(frozen=True)
+class GaussIso:
+    """x ~ N(0, scale^2 I)."""
+
+    kind: Literal["gauss_iso"]
+    scale: float = bounded(1.0, above=0)
+
+
+@dataclass(frozen=True)
+class GaussAniso:
+    """Correlated Gaussian: standard deviations from `scale` down to `scale/condition`, rotated."""
+
+    kind: Literal["gauss_aniso"]
+    scale: float = bounded(1.0, above=0)
+    condition: float = bounded(10.0, least=1)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Equal mixture of Gaussians N(c_k, scale^2 I) with centres c_k ~ N(0, spread^2 I)."""
+
+    kind: Literal["mixture"]
+    components: int = bounded(4, least=1)
+    spread: float = bounded(2.0, above=0)
+    scale: float = bounded(0.5, above=0)
+
+
+@dataclass(frozen=True)
+class LowdimManifold:
+    """A curved manifold: x = scale sin(A z + b) + off_manifold N(0, I), z ~ N(0, I)."""
+
+    kind: Literal["lowdim_manifold"]
+    latent_dim: int = bounded(2, least=1)
+    scale: float = bounded(1.0, above=0)
+    off_manifold: float = bounded(0.01, least=0)
+
+
+@dataclass(frozen=True)
+class HeavyTail:
+    """x ~ scale times Student's t with df degrees of freedom, independent coordinates."""
+
+    kind: Literal["heavy_tail"]
+    df: float = bounded(3.0, above=0)
+    scale: float = bounded(1.0, above=0)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """x ~ U[low, high], independent coordinates."""
+
+    kind: Literal["uniform"]
+    low: float = -1.0
+    high: float = 1.0
+
+
+INPUTS: dict[str, type] = {
+    "gauss_iso": GaussIso,
+    "gauss_aniso": GaussAniso,
+    "mixture": Mixture,
+    "lowdim_manifold": LowdimManifold,
+    "heavy_tail": HeavyTail,
+    "uniform": Uniform,
+}
+
+
+@dataclass(frozen=True)
+class GaussNoise:
+    """y = f + scale N(0, 1)."""
+
+    kind: Literal["gauss"]
+    scale: float = bounded(0.1, above=0, do="`kind: none` is no noise.")
+
+
+@dataclass(frozen=True)
+class HeteroNoise:
+    """y = f + scale (1 + slope |x|/sqrt(dim x)) N(0, 1)."""
+
+    kind: Literal["hetero"]
+    scale: float = bounded(0.1, above=0)
+    slope: float = bounded(1.0, least=0)
+
+
+@dataclass(frozen=True)
+class StudentTNoise:
+    """y = f + scale t_df."""
+
+    kind: Literal["student_t"]
+    scale: float = bounded(0.1, above=0)
+    df: float = bounded(4.0, above=0)
+
+
+@dataclass(frozen=True)
+class OutlierNoise:
+    """y = f + scale N(0, 1), with `factor` times the scale in a `fraction` of the rows."""
+
+    kind: Literal["outliers"]
+    scale: float = bounded(0.1, above=0)
+    fraction: float = bounded(0.05, least=0, below=1)
+    factor: float = bounded(10.0, above=0)
+
+
+@dataclass(frozen=True)
+class NoNoise:
+    """y = f."""
+
+    kind: Literal["none"]
+
+
+NOISES: dict[str, type] = {
+    "gauss": GaussNoise,
+    "hetero": HeteroNoise,
+    "student_t": StudentTNoise,
+    "outliers": OutlierNoise,
+    "none": NoNoise,
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How many data, and how inputs and label noise are drawn."""
+
+    n: int = bounded(least=3, do="beta = beta0 / log n needs log n > 1.")
+    input: Any = None
+    """One of `INPUTS`."""
+    noise: Any = None
+    """One of `NOISES`."""
+
+
+@dataclass(frozen=True)
+class StudentTeacher:
+    """A teacher of the student's own architecture."""
+
+    kind: Literal["student"]
+
+
+@dataclass(frozen=True)
+class MLPTeacher:
+    """A network of its own architecture; inputs and outputs are the student's."""
+
+    kind: Literal["mlp"]
+    depth: int | None = bounded(None, least=0)
+    widths: tuple[int, ...] | None = bounded(None, least=1)
+    target_params: int | None = bounded(None, least=1)
+    activation: Activation = "relu"
+    bias: bool = True
+
+
+TEACHERS: dict[str, type] = {"student": StudentTeacher, "mlp": MLPTeacher}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a network is trained to a minimum with evidence."""
+
+    steps: int = bounded(3000, least=0)
+    """Adam steps of each restart, the learning rate decaying to zero."""
+    learning_rate: float = bounded(0.01, above=0)
+    batch_size: int | None = bounded(512, least=1)
+    """Rows of a step; None is the full batch."""
+    restarts: int | None = bounded(None, least=1)
+    """Initial points, the best of which is kept; null asks for a number by size."""
+    polish_steps: int = bounded(500, least=0)
+    """Most second-order steps on the full data in float64."""
+    shakes: int = bounded(8, least=0)
+    """Tries in a row to find a lower minimum nearby before w* is believed."""
+    shift_bias_tol: float = bounded(0.005, above=0)
+    """Predicted shift bias, relative to the LLC, above which w* is refused."""
+
+
+@dataclass(frozen=True)
+class PosteriorConfig:
+    """The estimand's temperature, tether and loss."""
+
+    loss: Literal["mse", "gaussian_nll", "student_t_nll"] | None = None
+    """None where the family is its own loss."""
+    beta0: float = bounded(1.0, above=0, do="beta = beta0 / log n.")
+    gamma: float = bounded(1.0, above=0, do="The tether makes the posterior proper.")
+    noise_scale: float | None = bounded(None, above=0)
+    """Scale of the likelihood (`gaussian_nll`, `student_t_nll`); 0.1 unless given."""
+    df: float | None = bounded(None, above=0)
+    """Degrees of freedom of `student_t_nll`; 4 unless given."""
+
+
+@dataclass(frozen=True)
+class ProblemConfig:
+    """One problem, whole: everything that defines w*, the data and the estimand."""
+
+    model: ModelConfig
+    data: DataConfig
+    teacher: MLPTeacher | None
+    training: TrainingConfig | None
+    posterior: PosteriorConfig
+    seed: int
+
+    @property
+    def beta(self) -> float:
+        """Inverse temperature beta0 / log n."""
+        return self.posterior.beta0 / math.log(self.data.n)
+
+    @property
+    def nbeta(self) -> float:
+        """n * beta."""
+        return self.data.n * self.beta
+
+    def canonical(self) -> dict:
+        """The problem as JSON types: only what acts, so that equal problems are equal text."""
+        return {"schema": SCHEMA, **_plain(self)}
+
+    @property
+    def pid(self) -> str:
+        """`p_` and 12 hex digits of the canonical form's SHA-256."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return "p_" + hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _plain(item) for name, item in items if item is not None}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def num_mlp_params(sizes: tuple[int, ...], *, bias: bool) -> int:
+    """Number of parameters of a network with these layer sizes, inputs and outputs included."""
+    return sum(b * (a + bias) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
