@@ -1,0 +1,96 @@
+"""TrialSpec, TrialResult: what crosses the wire between the study and a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lambda_hat.store import Store, canonical_json, content_id, write_json
+
+SCHEMA = 1
+"""Part of every trial_id; raised when the same manifest comes to mean another computation."""
+
+TrialResult = dict[str, Any]
+"""What metrics.json holds; see docs/optuna_workflow.md for its keys."""
+
+RESULT_KEYS = ("status", "llc_hat", "hyperparams")
+"""Without these a metrics.json is none."""
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2^31) from its parts: the same on every machine, unlike `hash`."""
+    hashed = hashlib.sha256(canonical_json([str(part) for part in parts]).encode())
+    return int.from_bytes(hashed.digest()[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One run of one sampler on one problem, determined whole."""
+
+    pid: str
+    problem: Mapping[str, Any]
+    """The problem as the user's config has it: what the worker composes."""
+    method: str
+    hyperparams: Mapping[str, Any]
+    seed: int
+    budget_sec: float
+    """Wall time of the whole trial, compilation included."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What decides the result, with the problem as its content, not as it was spelled."""
+        return {
+            "schema": SCHEMA,
+            "pid": self.pid,
+            "method": self.method,
+            "hyperparams": dict(self.hyperparams),
+            "seed": self.seed,
+            "budget_sec": float(self.budget_sec),
+        }
+
+    @property
+    def trial_id(self) -> str:
+        return content_id("r", self.manifest)
+
+    @property
+    def method_cfg(self) -> dict[str, Any]:
+        return {"name": self.method, **self.hyperparams}
+
+    def write_manifest(self, store: Store) -> None:
+        """Writes manifest.json (once: its folder's name is its content)."""
+        path = store.manifest(self.pid, self.method, self.trial_id)
+        if not path.exists():
+            write_json(path, {**self.manifest, "problem": dict(self.problem)})
+
+    def failure(self, reason: str, *, llc_ref: float | None, runtime_sec: float) -> TrialResult:
+        """The result of a trial that could not write its own: ended by the pool, say."""
+        return {
+            "status": "failed",
+            "llc_hat": None,
+            "se_hat": None,
+            "llc_ref": llc_ref,
+            "objective": None,
+            "error": None,
+            "runtime_sec": runtime_sec,
+            "seconds": {},
+            "work": None,
+            "budget_exhausted": True,
+            "diagnostics": {},
+            "hyperparams": dict(self.hyperparams),
+            "error_msg": reason,
+        }
+
+
+def is_complete(result: Mapping[str, Any]) -> bool:
+    """Whether a result holds an estimate; all others count as failed."""
+    return result.get("status") == "complete" and finite(result.get("llc_hat")) is not None
+
+
+def finite(value: object) -> float | None:
+    """The value as a float, or None if it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
