@@ -1,0 +1,143 @@
+"""Hamiltonian Monte Carlo: w' = leapfrog^k(w, p), accepted with min(1, exp(H - H')).
+
+Neal (2011), MCMC using Hamiltonian dynamics; the kernel is BlackJAX's. Each transition draws
+its number of leapfrog steps k uniformly from 1 to twice the mean, the same for all chains, so
+that no trajectory length resonates with a direction of the target.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import blackjax.mcmc.hmc as blackjax_hmc
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from lambda_hat.conf.samplers import HMCConfig as Config
+from lambda_hat.samplers import warmup
+from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.target import Arrays, Form, Target, logdensity, squared_distance
+
+DTYPE = "float64"
+DRAW_WORK = 0.0
+"""The potential at hand gives the loss: recording a draw costs nothing."""
+OVERDISPERSION = 2.0
+FIRST_STEP_SIZE = 0.1
+
+
+class State(NamedTuple):
+    """All chains, and the adaptation they share."""
+
+    chains: blackjax_hmc.HMCState
+    adaptation: warmup.Adaptation
+
+
+class Structure(NamedTuple):
+    num_chains: int
+    dense_metric_max_dim: int
+
+
+class Settings(NamedTuple):
+    num_warmup: int
+    target_accept: float
+    num_integration_steps: int
+    windows: warmup.Windows
+
+
+def plan(config: Config) -> Plan:
+    """Every transition after warm-up is a draw."""
+    return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
+
+
+def structure(config: Config) -> Structure:
+    """Chains and kind of metric shape the program."""
+    return Structure(config.num_chains, config.dense_metric_max_dim)
+
+
+def settings(config: Config) -> Settings:
+    """What is traced."""
+    return Settings(
+        config.num_warmup,
+        float(config.target_accept),
+        config.num_integration_steps,
+        warmup.windows(config.num_warmup),
+    )
+
+
+def refusal(target: Target, config: Config) -> str | None:
+    """HMC takes any target."""
+    return None
+
+
+def build(form: Form, structure: Structure) -> Sampler:
+    """HMC on the targets of one form."""
+    kernel = blackjax_hmc.build_kernel()
+
+    def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
+        metric_key, start_key = jax.random.split(key)
+        dense = arrays.w_star.shape[0] <= structure.dense_metric_max_dim
+        covariance = warmup.laplace_covariance(metric_key, form, arrays, dense=dense)
+        positions = warmup.overdispersed_starts(
+            start_key,
+            arrays,
+            covariance,
+            num_chains=structure.num_chains,
+            scale=OVERDISPERSION,
+        )
+        step_size = jnp.asarray(FIRST_STEP_SIZE, arrays.w_star.dtype)
+        return State(
+            chains=jax.vmap(
+                lambda w: blackjax_hmc.init(w, functools.partial(logdensity, form, arrays))
+            )(positions),
+            adaptation=warmup.start(step_size, covariance, settings.target_accept),
+        )
+
+    def step(
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
+    ) -> tuple[State, Info]:
+        length_key, chain_key = jax.random.split(key)
+        length = jax.random.randint(length_key, (), 1, 2 * settings.num_integration_steps + 1)
+        adapting = i < settings.num_warmup
+        step_size = warmup.step_size(state.adaptation, adapting)
+        metric = state.adaptation.metric.inverse_mass_matrix
+
+        def transition(key: PRNGKeyArray, chain: Any) -> Any:
+            density = functools.partial(logdensity, form, arrays)
+            return kernel(key, chain, density, step_size, metric, length)
+
+        keys = jax.random.split(chain_key, structure.num_chains)
+        chains, info = jax.vmap(transition)(keys, state.chains)
+        adaptation = jax.lax.cond(
+            adapting,
+            lambda: warmup.update(
+                state.adaptation,
+                i=i,
+                windows=settings.windows,
+                positions=chains.position,
+                acceptance=info.acceptance_rate,
+                target_accept=settings.target_accept,
+            ),
+            lambda: state.adaptation,
+        )
+        work = jnp.full(structure.num_chains, length, arrays.w_star.dtype)
+        divergence = info.is_divergent.astype(work.dtype)
+        return State(chains, adaptation), Info(info.acceptance_rate, divergence, work)
+
+    def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
+        return hamiltonian_draw(arrays, state.chains)
+
+    def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
+        return {"step_size": warmup.step_size(state.adaptation, jnp.asarray(False))}
+
+    return Sampler(init, step, draw, summary)
+
+
+def hamiltonian_draw(arrays: Arrays, chains: Any) -> Draw:
+    """A draw from states that carry log p and its gradient: no further evaluation needed."""
+    distance = jax.vmap(lambda w: squared_distance(arrays, w))(chains.position)
+    loss = (-chains.logdensity - 0.5 * arrays.gamma * distance) / arrays.nbeta
+    shift = chains.position - arrays.w_star
+    virial = -jnp.sum(shift * chains.logdensity_grad, axis=-1)
+    return Draw(loss, jnp.ones_like(loss), distance, virial)

@@ -1,0 +1,140 @@
+"""SGLD: w <- w - eta_t/2 P (nbeta g_B(w) + gamma (w - w*)) + sqrt(eta_t P) N(0, I).
+
+Welling & Teh (2011), with a diagonal preconditioner P = 1/(sqrt(v) + eps) as in Li et al.
+(2016). The moments v are those of the minibatch loss gradient g_B alone (neither noise nor
+tether) and start at 1; `rmsprop` uses them as they are, `adam` bias-corrected and with the
+longer memory of that optimiser. A moving preconditioner would bias the stationary law, so P is
+frozen after warm-up. The first moment of Adam is not used: it would make the drift a momentum,
+whose stationary law is another. Steps decay as eta_t = eta0 (1 + t/t0)^-gamma, and a draw weighs
+its step size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lambda_hat.conf.samplers import SGLDConfig as Config
+from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.target import Arrays, Form, Target, loss, minibatch_loss, squared_distance
+
+DTYPE = "float32"
+DRAW_WORK = 1 / 3
+EPSILON = 1e-5
+"""Keeps the preconditioner finite where a gradient vanishes."""
+MEMORY = {"none": 1.0, "rmsprop": 0.99, "adam": 0.999}
+"""Decay of the second moment, a step."""
+
+
+class State(NamedTuple):
+    """All chains: positions and second moments, each [chains, d]."""
+
+    position: Float[Array, "chains d"]
+    second_moment: Float[Array, "chains d"]
+
+
+class Structure(NamedTuple):
+    num_chains: int
+    batch: int
+    precond_type: str
+
+
+class Settings(NamedTuple):
+    num_warmup: int
+    eta0: float
+    gamma: float
+    t0: float
+
+
+def plan(config: Config) -> Plan:
+    """At most `max_draws` draws, evenly spaced after warm-up."""
+    num_warmup = max(1, round(config.warmup_fraction * config.steps))
+    thin = max(1, -(-(config.steps - num_warmup) // config.max_draws))
+    return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
+
+
+def structure(config: Config) -> Structure:
+    """Chains, batch and kind of preconditioner shape the program."""
+    return Structure(config.num_chains, config.batch, config.precond_type)
+
+
+def settings(config: Config) -> Settings:
+    """What is traced."""
+    return Settings(
+        plan(config).num_warmup,
+        float(config.eta0),
+        float(config.gamma),
+        max(1.0, config.decay_fraction * config.steps),
+    )
+
+
+def refusal(target: Target, config: Config) -> str | None:
+    """SGLD takes any target."""
+    return None
+
+
+def eta(settings: Settings, i: Array) -> Array:
+    """Step size of step i."""
+    t = i.astype(jnp.result_type(settings.eta0))
+    return settings.eta0 * (1.0 + t / settings.t0) ** -settings.gamma
+
+
+def preconditioner(kind: str, second_moment: Array, i: Array) -> Array:
+    """P after i + 1 updates of the second moment."""
+    if kind == "none":
+        return jnp.ones_like(second_moment)
+    if kind == "adam":
+        left = MEMORY["adam"] ** (i.astype(second_moment.dtype) + 1.0)
+        second_moment = (second_moment - left) / (1.0 - left)
+    return 1.0 / (jnp.sqrt(jnp.maximum(second_moment, 0.0)) + EPSILON)
+
+
+def build(form: Form, structure: Structure) -> Sampler:
+    """SGLD on the targets of one form."""
+    kind, memory = structure.precond_type, MEMORY[structure.precond_type]
+
+    def gradient(key: PRNGKeyArray, arrays: Arrays, w: Array) -> Array:
+        return jax.grad(lambda w: minibatch_loss(form, arrays, key, w, structure.batch))(w)
+
+    def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
+        position = jnp.tile(arrays.w_star, (structure.num_chains, 1))
+        return State(position, jnp.ones_like(position))
+
+    def step(
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
+    ) -> tuple[State, Info]:
+        batch_key, noise_key = jax.random.split(key)
+        w, v = state
+        keys = jax.random.split(batch_key, structure.num_chains)
+        g = jax.vmap(lambda key, w: gradient(key, arrays, w))(keys, w)
+        adapting = i < settings.num_warmup
+        v = jnp.where(adapting, memory * v + (1.0 - memory) * g**2, v)
+        p = preconditioner(kind, v, jnp.minimum(i, settings.num_warmup - 1))
+        scaled = eta(settings, i) * p
+        drift = arrays.nbeta * g + arrays.gamma * (w - arrays.w_star)
+        noise = jax.random.normal(noise_key, w.shape, w.dtype)
+        w = w - 0.5 * scaled * drift + jnp.sqrt(scaled) * noise
+        return State(w, v), _info(arrays, structure, form)
+
+    def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
+        w = state.position
+        losses = jax.vmap(lambda w: loss(form, arrays, w))(w)
+        distance = jax.vmap(lambda w: squared_distance(arrays, w))(w)
+        weight = jnp.full_like(losses, eta(settings, i))
+        return Draw(losses, weight, distance, jnp.full_like(losses, jnp.nan))
+
+    def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
+        p = preconditioner(kind, state.second_moment, settings.num_warmup - 1)
+        return {"preconditioner_min": p.min(), "preconditioner_max": p.max()}
+
+    return Sampler(init, step, draw, summary)
+
+
+def _info(arrays: Arrays, structure: Structure, form: Form) -> Info:
+    rows = jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
+    share = min(1.0, structure.batch / rows) if form.has_rows else 1.0
+    zero = jnp.zeros(structure.num_chains, arrays.w_star.dtype)
+    return Info(acceptance=zero + jnp.nan, divergence=zero, work=zero + share)

@@ -1,0 +1,158 @@
+"""Adaptation shared by the Hamiltonian samplers: one step size and one metric for all chains.
+
+Chains pool what they learn: the step size follows their mean acceptance (dual averaging,
+Hoffman & Gelman 2014) and the metric their joint covariance (Stan's windows). The parts are
+BlackJAX's; pooling and running them step by step, so that a deadline can come between, is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
+from blackjax.adaptation.staged_adaptation import build_schedule
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lambda_hat.target import Arrays, Form, loss
+
+MAX_WINDOWS = 16
+NUM_PROBES = 32
+"""Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
+
+
+class Windows(NamedTuple):
+    """Stan's warm-up schedule as numbers a program can take as arguments."""
+
+    begin: int
+    end: int
+    closes: np.ndarray
+    """[MAX_WINDOWS] last step of each slow window, padded with -1."""
+
+
+class Adaptation(NamedTuple):
+    """What warm-up carries from step to step."""
+
+    averaging: Any
+    metric: Any
+
+
+def windows(num_warmup: int) -> Windows:
+    """The slow windows of a warm-up of `num_warmup` steps."""
+    schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
+    slow = np.flatnonzero(schedule[:, 0])
+    closes = np.full(MAX_WINDOWS, -1, np.int32)
+    ends = np.flatnonzero(schedule[:, 1])[:MAX_WINDOWS]
+    closes[: len(ends)] = ends
+    if not len(slow):
+        return Windows(0, 0, closes)
+    return Windows(int(slow[0]), int(slow[-1]) + 1, closes)
+
+
+def start(step_size: Array, inverse_mass_matrix: Array, target_accept: Array) -> Adaptation:
+    """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d])."""
+    init, _, _ = dual_averaging_adaptation(target_accept)  # pyright: ignore[reportArgumentType]
+    metric_init, _, _ = mass_matrix_adaptation(inverse_mass_matrix.ndim == 1)
+    dtype = inverse_mass_matrix.dtype
+    return Adaptation(
+        averaging=_as_dtype(init(step_size), dtype),  # pyright: ignore[reportArgumentType]
+        metric=_as_dtype(metric_init(inverse_mass_matrix.shape[0], inverse_mass_matrix), dtype),
+    )
+
+
+def _as_dtype(tree: Any, dtype: Any) -> Any:
+    """Numbers of one dtype, so that the state has the same types after every step."""
+    return jax.tree.map(
+        lambda x: (
+            x
+            if jnp.issubdtype(jnp.asarray(x).dtype, jnp.integer) and not isinstance(x, (int, float))
+            else jnp.asarray(x, dtype)
+        ),
+        tree,
+    )
+
+
+def update(
+    adaptation: Adaptation,
+    *,
+    i: Array,
+    windows: Windows,
+    positions: Float[Array, "chains d"],
+    acceptance: Float[Array, " chains"],
+    target_accept: Array,
+) -> Adaptation:
+    """One warm-up step: the step size always, the metric inside its windows."""
+    da_init, da_update, da_final = dual_averaging_adaptation(
+        target_accept  # pyright: ignore[reportArgumentType]
+    )
+    diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
+    _, metric_update, metric_final = mass_matrix_adaptation(diagonal)
+    like = adaptation
+
+    averaging = da_update(adaptation.averaging, jnp.mean(acceptance))  # pyright: ignore
+    slow = (i >= windows.begin) & (i < windows.end)
+
+    def collect(metric: Any) -> Any:
+        return jax.lax.scan(lambda m, w: (metric_update(m, w), None), metric, positions)[0]
+
+    metric = jax.lax.cond(slow, collect, lambda m: m, adaptation.metric)
+
+    def close(_: None) -> Adaptation:
+        return _cast_like(Adaptation(da_init(da_final(averaging)), metric_final(metric)), like)
+
+    def keep(_: None) -> Adaptation:
+        return _cast_like(Adaptation(averaging, metric), like)
+
+    return jax.lax.cond(jnp.any(i == windows.closes), close, keep, None)
+
+
+def _cast_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), tree, like)
+
+
+def step_size(adaptation: Adaptation, adapting: Array) -> Array:
+    """The step size now: the wandering one while adapting, its average afterwards."""
+    averaging = adaptation.averaging
+    return jnp.exp(jnp.where(adapting, averaging.log_step_size, averaging.log_step_size_avg))
+
+
+def laplace_covariance(
+    key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: bool
+) -> Float[Array, "..."]:
+    """Covariance of the Laplace approximation at w*: a first metric, [d, d] or its diagonal [d].
+
+    Negative curvature counts as none, so that the tether bounds every width. The diagonal
+    comes from Hutchinson's estimate where the dense Hessian would be too large.
+    """
+    gradient = jax.grad(lambda w: loss(form, arrays, w))
+    d = arrays.w_star.shape[0]
+
+    def hvp(v: Array) -> Array:
+        return jax.jvp(gradient, (arrays.w_star,), (v,))[1]
+
+    if dense:
+        hessian = jax.lax.map(hvp, jnp.eye(d, dtype=arrays.w_star.dtype))
+        values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2)
+        widths = 1.0 / (arrays.nbeta * jnp.maximum(values, 0.0) + arrays.gamma)
+        return (vectors * widths) @ vectors.T
+    probes = jax.random.rademacher(key, (NUM_PROBES, d), arrays.w_star.dtype)
+    diagonal = jnp.mean(jax.lax.map(lambda v: v * hvp(v), probes), axis=0)
+    return 1.0 / (arrays.nbeta * jnp.maximum(diagonal, 0.0) + arrays.gamma)
+
+
+def overdispersed_starts(
+    key: PRNGKeyArray, arrays: Arrays, covariance: Array, *, num_chains: int, scale: float
+) -> Float[Array, "chains d"]:
+    """Half of the chains start at w*, the others at `scale` Laplace widths around it."""
+    d = arrays.w_star.shape[0]
+    normal = jax.random.normal(key, (num_chains, d), arrays.w_star.dtype)
+    spread = (
+        normal * jnp.sqrt(covariance)
+        if covariance.ndim == 1
+        else normal @ jnp.linalg.cholesky(covariance).T
+    )
+    away = (jnp.arange(num_chains) % 2).astype(arrays.w_star.dtype)[:, None]
+    return arrays.w_star + scale * away * spread

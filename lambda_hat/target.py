@@ -1,0 +1,148 @@
+"""Problem -> Target: the loss, tempered by n*beta and tethered at the trained minimum.
+
+The one convention of this package, explained in docs/target.md:
+
+    p(w) ~ exp(-nbeta * L_n(w) - gamma/2 * |w - w*|^2),    nbeta = n * beta0 / log n.
+
+A `Form` says which program computes L_n and is static; every array is an argument of that
+program, so one compiled sampler serves every problem of a shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+@runtime_checkable
+class Form(Protocol):
+    """What computes the loss: a frozen, hashable value (architecture and kind of loss)."""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether `data` has n rows; if not, L_n is a population loss and a batch is the whole."""
+        ...
+
+    def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " rows"]:
+        """Loss of each row of `data` at the flat parameter `w`; one row for a population loss."""
+        ...
+
+
+class Arrays(NamedTuple):
+    """Everything about a target that a compiled program takes as an argument."""
+
+    data: Any
+    w_star: Float[Array, " d"]
+    nbeta: Float[Array, ""]
+    gamma: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The tempered, tethered posterior of one problem.
+
+    Attributes:
+        form: which program computes the loss.
+        arrays: data, centre, temperature and tether, all of one floating dtype.
+        n: number of data.
+        init_loss: L_n(w*), computed in float64.
+    """
+
+    form: Form
+    arrays: Arrays
+    n: int
+    init_loss: float
+
+    @property
+    def d(self) -> int:
+        """Number of parameters."""
+        return self.arrays.w_star.shape[0]
+
+    @property
+    def nbeta(self) -> float:
+        """The tempered number of data, n * beta."""
+        return float(self.arrays.nbeta)
+
+
+def make_target(
+    form: Form,
+    data: Any,
+    w_star: Any,
+    *,
+    nbeta: float,
+    gamma: float,
+    n: int,
+    init_loss: float,
+    dtype: str,
+) -> Target:
+    """A target whose floating arrays are all of `dtype` ("float32" or "float64").
+
+    Raises:
+        ValueError: if float64 is asked for where JAX would silently cut it to 32 bits.
+    """
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError("float64 needs `with jax.enable_x64(True)` around the whole job.")
+
+    def cast(leaf: Any) -> Array:
+        array = jnp.asarray(leaf)
+        return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    arrays = Arrays(
+        data=jax.tree.map(cast, data),
+        w_star=cast(w_star),
+        nbeta=jnp.asarray(nbeta, dtype),
+        gamma=jnp.asarray(gamma, dtype),
+    )
+    return Target(form=form, arrays=arrays, n=n, init_loss=init_loss)
+
+
+def loss(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
+    """L_n(w): the mean loss over all data."""
+    return jnp.mean(form.losses(w, arrays.data))
+
+
+def minibatch_loss(
+    form: Form, arrays: Arrays, key: PRNGKeyArray, w: Float[Array, " d"], batch: int
+) -> Float[Array, ""]:
+    """Unbiased estimate of L_n(w) from `batch` rows drawn with replacement.
+
+    A population loss has no rows to draw: there, and where the batch is as large as the data,
+    this is L_n(w) itself.
+    """
+    if not form.has_rows:
+        return loss(form, arrays, w)
+    rows = jax.tree.leaves(arrays.data)[0].shape[0]
+    if batch >= rows:
+        return loss(form, arrays, w)
+    index = jax.random.randint(key, (batch,), 0, rows)
+    return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[index], arrays.data)))
+
+
+def squared_distance(arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
+    """|w - w*|^2."""
+    shift = w - arrays.w_star
+    return jnp.vdot(shift, shift)
+
+
+def potential(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
+    """U(w) = nbeta L_n(w) + gamma/2 |w - w*|^2, so that p ~ exp(-U)."""
+    return arrays.nbeta * loss(form, arrays, w) + 0.5 * arrays.gamma * squared_distance(arrays, w)
+
+
+OVERFLOW = 1e100
+"""A potential beyond this counts as infinite."""
+
+
+def logdensity(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
+    """log p(w) up to a constant, -inf where the potential overflows.
+
+    An unstable trajectory of a polynomial loss reaches 1e200, where a kinetic energy computed
+    as a sum of products can overflow to -inf and be accepted for certain. With a log density of
+    -inf there, the energy is NaN and the proposal is rejected.
+    """
+    value = potential(form, arrays, w)
+    return jnp.where(value < OVERFLOW, -value, -jnp.inf)
