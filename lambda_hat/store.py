@@ -104,7 +104,8 @@ class Store:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which becomes `path` when the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
+    prefix = f"{TEMPORARY}{os.getpid()}-{socket.gethostname()}~"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f"-{path.name}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -212,9 +213,18 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files that a killed run left in `folder` (not in its subfolders)."""
-    for left in folder.glob(f"{TEMPORARY}*"):
-        left.unlink(missing_ok=True)
+    """Removes the temporary files that killed processes left in `folder` and below.
+
+    Those of living processes of this machine stay, and those of other machines for a day.
+    """
+    for left in folder.rglob(f"{TEMPORARY}*"):
+        process, _, host = left.name.removeprefix(TEMPORARY).partition("~")[0].partition("-")
+        if host == socket.gethostname() and process.isdigit():
+            abandoned = not _alive(int(process))
+        else:
+            abandoned = time.time() - left.stat().st_mtime > 86_400
+        if abandoned:
+            left.unlink(missing_ok=True)
 
 
 def unwritable(folder: Path) -> str | None:
@@ -235,6 +245,16 @@ def _holder(path: Path) -> str:
         return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # It holds the lock and has not yet written its name.
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # It is there, and another user's.
+    return True
 
 
 def _refuse_constant(name: str) -> float:
