@@ -84,7 +84,7 @@ def make_target(
     Raises:
         ValueError: if float64 is asked for where JAX would silently cut it to 32 bits.
     """
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError("float64 needs `with jax.enable_x64(True)` around the whole job.")
 
     def cast(leaf: Any) -> Array:

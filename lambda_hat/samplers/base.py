@@ -44,7 +44,11 @@ class Info(NamedTuple):
     """What only diagnostics need of one step, a value a chain."""
 
     acceptance: Float[Array, " chains"]
+    """Probability of acceptance; NaN for a method that accepts everything."""
     divergence: Float[Array, " chains"]
+    """1 where the step diverged."""
+    energy: Float[Array, " chains"]
+    """Total energy at the start of a Hamiltonian trajectory; NaN for other methods."""
     work: Float[Array, " chains"]
     """Full-data gradients of the step; a fraction for a minibatch."""
 
@@ -323,7 +327,7 @@ class Runner:
         blocks = self.progress.rows
         names = (*Draw._fields, *Info._fields)
         joined = {
-            name: np.concatenate([block[name] for block in blocks]) if blocks else np.empty((0, 0))
+            name: np.concatenate([block[name] for block in blocks]) if blocks else np.empty((0, 1))
             for name in names
         }
         every = [*self.progress.warmup_rows, *blocks]
@@ -331,6 +335,7 @@ class Runner:
         recorded = sum(block["loss"].size for block in every)
         return Draws(
             **joined,
+            loss_dtype=self.method.DTYPE,
             num_warmup=self.plan.num_warmup,
             thin=self.plan.thin,
             work_total=work + self.method.DRAW_WORK * recorded,
@@ -347,7 +352,9 @@ class Draws:
     virial: np.ndarray
     acceptance: np.ndarray
     divergence: np.ndarray
+    energy: np.ndarray
     work: np.ndarray
+    loss_dtype: str
     num_warmup: int
     thin: int
     work_total: float
@@ -365,7 +372,8 @@ def _fields(rows: tuple[Draw, Info], count: int, stride: int) -> dict[str, np.nd
     """Host copies, [count, chains]: rates are means over the steps of a draw, work is their sum."""
     draw, info = rows
     named = {**draw._asdict(), **info._asdict()}
-    host = {name: np.asarray(values[:count], np.float64) for name, values in named.items()}
+    host = {name: np.array(values[:count], np.float64) for name, values in named.items()}
     host["acceptance"] /= stride
     host["divergence"] /= stride
+    host["energy"] /= stride
     return host

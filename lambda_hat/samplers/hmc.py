@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import blackjax.mcmc.hmc as blackjax_hmc
 import jax
 import jax.numpy as jnp
+from blackjax.mcmc.metrics import default_metric
 from jaxtyping import Array, PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig as Config
@@ -73,7 +74,7 @@ def refusal(target: Target, config: Config) -> str | None:
 
 def build(form: Form, structure: Structure) -> Sampler:
     """HMC on the targets of one form."""
-    kernel = blackjax_hmc.build_kernel()
+    kernel: Any = blackjax_hmc.build_kernel()
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         metric_key, start_key = jax.random.split(key)
@@ -122,8 +123,14 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: state.adaptation,
         )
         work = jnp.full(structure.num_chains, length, arrays.w_star.dtype)
-        divergence = info.is_divergent.astype(work.dtype)
-        return State(chains, adaptation), Info(info.acceptance_rate, divergence, work)
+        kinetic = jax.vmap(default_metric(metric).kinetic_energy)(info.momentum)
+        measured = Info(
+            acceptance=info.acceptance_rate,
+            divergence=info.is_divergent.astype(work.dtype),
+            energy=kinetic - state.chains.logdensity,
+            work=work,
+        )
+        return State(chains, adaptation), measured
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
         return hamiltonian_draw(arrays, state.chains)

@@ -100,7 +100,7 @@ def build(form: Form, structure: Structure) -> Sampler:
                 return blackjax_adjusted.init(arrays.w_star, density)
             return blackjax_plain.init(arrays.w_star, density, key)
 
-        adaptation = warmup.start(settings.step_size, metric, settings.target_accept)  # pyright: ignore[reportArgumentType]
+        adaptation = warmup.start(settings.step_size, metric, settings.target_accept)
         return State(jax.vmap(start)(keys), adaptation)
 
     def step(
@@ -115,8 +115,8 @@ def build(form: Form, structure: Structure) -> Sampler:
                 i=i,
                 windows=settings.windows,
                 positions=chains.position,
-                acceptance=info.acceptance,
-                target_accept=settings.target_accept,  # pyright: ignore[reportArgumentType]
+                acceptance=jnp.nan_to_num(info.acceptance),
+                target_accept=settings.target_accept,
             ),
             lambda: state.adaptation,
         )
@@ -134,7 +134,7 @@ def build(form: Form, structure: Structure) -> Sampler:
 
 def _adjusted(form: Form, structure: Structure) -> Any:
     """Trajectories of length L, jittered between 0 and 2 L, accepted or not."""
-    kernel = blackjax_adjusted.build_kernel()
+    kernel: Any = blackjax_adjusted.build_kernel()
 
     def transition(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, adapting: Array
@@ -151,7 +151,7 @@ def _adjusted(form: Form, structure: Structure) -> Any:
                 rng_key=key,
                 state=chain,
                 logdensity_fn=functools.partial(logdensity, form, arrays),
-                step_size=step_size * unit,  # pyright: ignore[reportArgumentType]
+                step_size=step_size * unit,
                 integration_steps_params=(length.astype(jnp.int32),),
                 inverse_mass_matrix=metric,
             )
@@ -160,14 +160,15 @@ def _adjusted(form: Form, structure: Structure) -> Any:
             jax.random.split(chain_key, structure.num_chains), state.chains
         )
         work = jnp.full(structure.num_chains, GRADIENTS_PER_STEP * length, metric.dtype)
-        return chains, Info(info.acceptance_rate, info.is_divergent.astype(metric.dtype), work)
+        diverged = info.is_divergent.astype(metric.dtype)
+        return chains, Info(info.acceptance_rate, diverged, jnp.full_like(work, jnp.nan), work)
 
     return transition
 
 
 def _plain(form: Form, structure: Structure) -> Any:
     """One integration step a transition, directions refreshed over a length L, never rejected."""
-    kernel = blackjax_plain.build_kernel()
+    kernel: Any = blackjax_plain.build_kernel()
 
     def transition(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, adapting: Array
@@ -181,13 +182,13 @@ def _plain(form: Form, structure: Structure) -> Any:
                 state=chain,
                 logdensity_fn=functools.partial(logdensity, form, arrays),
                 inverse_mass_matrix=metric,
-                L=settings.L * unit,  # pyright: ignore[reportArgumentType]
-                step_size=settings.step_size * unit,  # pyright: ignore[reportArgumentType]
+                L=settings.L * unit,
+                step_size=settings.step_size * unit,
             )
 
         chains, info = jax.vmap(one)(jax.random.split(key, structure.num_chains), state.chains)
         ones = jnp.ones(structure.num_chains, metric.dtype)
         failed = 1.0 - info.nonans.astype(metric.dtype)
-        return chains, Info(ones, failed, GRADIENTS_PER_STEP * ones)
+        return chains, Info(ones * jnp.nan, failed, ones * jnp.nan, GRADIENTS_PER_STEP * ones)
 
     return transition

@@ -82,12 +82,12 @@ def eta(settings: Settings, i: Array) -> Array:
     return settings.eta0 * (1.0 + t / settings.t0) ** -settings.gamma
 
 
-def preconditioner(kind: str, second_moment: Array, i: Array) -> Array:
+def preconditioner(kind: str, second_moment: Array, i: Array | int) -> Array:
     """P after i + 1 updates of the second moment."""
     if kind == "none":
         return jnp.ones_like(second_moment)
     if kind == "adam":
-        left = MEMORY["adam"] ** (i.astype(second_moment.dtype) + 1.0)
+        left = MEMORY["adam"] ** (jnp.asarray(i, second_moment.dtype) + 1.0)
         second_moment = (second_moment - left) / (1.0 - left)
     return 1.0 / (jnp.sqrt(jnp.maximum(second_moment, 0.0)) + EPSILON)
 
@@ -137,4 +137,5 @@ def _info(arrays: Arrays, structure: Structure, form: Form) -> Info:
     rows = jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
     share = min(1.0, structure.batch / rows) if form.has_rows else 1.0
     zero = jnp.zeros(structure.num_chains, arrays.w_star.dtype)
-    return Info(acceptance=zero + jnp.nan, divergence=zero, work=zero + share)
+    nan = zero + jnp.nan
+    return Info(acceptance=nan, divergence=zero, energy=nan, work=zero + share)

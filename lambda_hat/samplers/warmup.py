@@ -19,6 +19,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.target import Arrays, Form, loss
 
+Scalar = Any
+"""A number, traced or not: BlackJAX annotates its own as float and takes arrays."""
 MAX_WINDOWS = 16
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
@@ -52,13 +54,13 @@ def windows(num_warmup: int) -> Windows:
     return Windows(int(slow[0]), int(slow[-1]) + 1, closes)
 
 
-def start(step_size: Array, inverse_mass_matrix: Array, target_accept: Array) -> Adaptation:
+def start(step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar) -> Adaptation:
     """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d])."""
-    init, _, _ = dual_averaging_adaptation(target_accept)  # pyright: ignore[reportArgumentType]
+    init, _, _ = dual_averaging_adaptation(target_accept)
     metric_init, _, _ = mass_matrix_adaptation(inverse_mass_matrix.ndim == 1)
     dtype = inverse_mass_matrix.dtype
     return Adaptation(
-        averaging=_as_dtype(init(step_size), dtype),  # pyright: ignore[reportArgumentType]
+        averaging=_as_dtype(init(step_size), dtype),
         metric=_as_dtype(metric_init(inverse_mass_matrix.shape[0], inverse_mass_matrix), dtype),
     )
 
@@ -82,17 +84,15 @@ def update(
     windows: Windows,
     positions: Float[Array, "chains d"],
     acceptance: Float[Array, " chains"],
-    target_accept: Array,
+    target_accept: Scalar,
 ) -> Adaptation:
     """One warm-up step: the step size always, the metric inside its windows."""
-    da_init, da_update, da_final = dual_averaging_adaptation(
-        target_accept  # pyright: ignore[reportArgumentType]
-    )
+    da_init, da_update, da_final = dual_averaging_adaptation(target_accept)
     diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
     _, metric_update, metric_final = mass_matrix_adaptation(diagonal)
     like = adaptation
 
-    averaging = da_update(adaptation.averaging, jnp.mean(acceptance))  # pyright: ignore
+    averaging = da_update(adaptation.averaging, jnp.mean(acceptance))
     slow = (i >= windows.begin) & (i < windows.end)
 
     def collect(metric: Any) -> Any:
@@ -119,9 +119,7 @@ def step_size(adaptation: Adaptation, adapting: Array) -> Array:
     return jnp.exp(jnp.where(adapting, averaging.log_step_size, averaging.log_step_size_avg))
 
 
-def laplace_covariance(
-    key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: bool
-) -> Float[Array, "..."]:
+def laplace_covariance(key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: bool) -> Array:
     """Covariance of the Laplace approximation at w*: a first metric, [d, d] or its diagonal [d].
 
     Negative curvature counts as none, so that the tether bounds every width. The diagonal

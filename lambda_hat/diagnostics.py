@@ -1,0 +1,103 @@
+"""Draws -> Diagnostics: may an estimate be believed?
+
+R-hat and effective sample sizes are ArviZ's, rank-normalised and on split chains (Vehtari et
+al. 2021). The virial identity E[(w - w*) . grad U] = d holds for the exact posterior of any
+loss, singular or not, so its ratio to d tells a wrong sampler without knowing the answer.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from lambda_hat.samplers.base import Draws
+
+with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at every import.
+    warnings.simplefilter("ignore", FutureWarning)
+    import arviz
+
+LEFT_BASIN = 10.0
+"""A chain has left the basin when its mean excess loss is this many times the chains' median."""
+
+
+def effective_draws(values: np.ndarray) -> float:
+    """Effective number of draws for the mean of `values` [draws, chains]; at least 1."""
+    return max(1.0, _finite(arviz.ess(_chains_first(values), method="mean"), 1.0))
+
+
+def rhat(values: np.ndarray) -> float:
+    """Rank-normalised split R-hat of `values` [draws, chains]; infinity where undefined."""
+    return _finite(arviz.rhat(_chains_first(values), method="rank"), math.inf)
+
+
+def ess(values: np.ndarray, kind: str) -> float:
+    """Rank-normalised effective sample size, `kind` "bulk" or "tail"; 0 where undefined."""
+    return _finite(arviz.ess(_chains_first(values), method=kind), 0.0)
+
+
+def diagnose(draws: Draws, *, d: int, init_loss: float) -> dict[str, Any]:
+    """Everything that speaks for or against the draws, as plain numbers (None: not applicable).
+
+    Args:
+        draws: at least 4 draws of each chain, all losses finite.
+        d: number of parameters.
+        init_loss: L_n(w*), in the draws' own precision.
+    """
+    excess = draws.loss - init_loss
+    rounding = 1e-12 if draws.loss_dtype == "float64" else 1e-5
+    below = excess < -rounding * (1.0 + abs(init_loss))
+    virial = _virial(draws.virial, d)
+    return {
+        "rhat": rhat(draws.loss),
+        "ess": effective_draws(draws.loss),
+        "ess_bulk": ess(draws.loss, "bulk"),
+        "ess_tail": ess(draws.loss, "tail"),
+        "num_draws": int(draws.loss.size),
+        "divergences": int(round(float(draws.divergence.sum()) * draws.thin)),
+        "divergence_rate": float(draws.divergence.mean()),
+        "acceptance_rate": _mean_or_none(draws.acceptance),
+        "ebfmi": ebfmi(draws.energy),
+        "virial_ratio": virial[0],
+        "virial_se": virial[1],
+        "below_minimum_fraction": float(below.mean()),
+        "mean_distance": float(np.sqrt(draws.distance.mean())),
+        "chains_left_basin": left_basin(excess),
+    }
+
+
+def ebfmi(energy: np.ndarray) -> float | None:
+    """Smallest energy Bayesian fraction of missing information of the chains (Betancourt 2016)."""
+    if not np.isfinite(energy).all() or len(energy) < 3:
+        return None
+    spread = np.square(energy - energy.mean(axis=0)).sum(axis=0)
+    change = np.square(np.diff(energy, axis=0)).sum(axis=0)
+    return float((change / np.maximum(spread, np.finfo(float).tiny)).min())
+
+
+def left_basin(excess: np.ndarray) -> int:
+    """Chains whose mean excess loss lies far above the others': they left w*'s basin."""
+    means = excess.mean(axis=0)
+    return int((means > LEFT_BASIN * max(float(np.median(means)), 0.0)).sum())
+
+
+def _virial(virial: np.ndarray, d: int) -> tuple[float | None, float | None]:
+    if not np.isfinite(virial).all():
+        return None, None
+    error = float(virial.std() / math.sqrt(effective_draws(virial)))
+    return float(virial.mean()) / d, error / d
+
+
+def _mean_or_none(values: np.ndarray) -> float | None:
+    return float(values.mean()) if np.isfinite(values).all() else None
+
+
+def _chains_first(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values.T)
+
+
+def _finite(value: Any, otherwise: float) -> float:
+    number = float(value)
+    return number if math.isfinite(number) else otherwise
