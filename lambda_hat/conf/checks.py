@@ -168,11 +168,11 @@ def _coerce_optional(args: tuple, value: Any) -> Any:
 def _coerce_scalar(hint: Any, value: Any) -> Any:
     if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
         value = float(value)  # YAML 1.1 reads 1e-3, which has no dot, as text.
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int and number and math.isfinite(value) and value == int(value):
-        return int(value)
-    if hint is float and number and math.isfinite(value):
-        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if hint is float:
+            return float(value)
+        if hint is int and value == int(value):
+            return int(value)
     if hint in (bool, str) and isinstance(value, hint):
         return value
     raise _WrongType(_name(hint))

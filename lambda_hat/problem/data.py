@@ -1,0 +1,79 @@
+"""Config -> data: inputs, teacher and label noise from the seed, the same on every JAX version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
+"""Each has a generator of its own, so that one setting never moves another's draws."""
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """The generator of one of `STREAMS`."""
+    return np.random.Generator(np.random.PCG64([seed, STREAMS.index(name)]))
+
+
+def draw_inputs(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    """Inputs [n, dim] of the kind that `inputs` (one of `schema.INPUTS`) says."""
+    return _INPUTS[inputs.kind](rng, inputs, n, dim)
+
+
+def draw_noise(rng: np.random.Generator, noise: Any, x: np.ndarray, out_dim: int) -> np.ndarray:
+    """Label noise [n, out_dim] of the kind that `noise` (one of `schema.NOISES`) says."""
+    shape = (x.shape[0], out_dim)
+    if noise.kind == "none":
+        return np.zeros(shape)
+    if noise.kind == "student_t":
+        return noise.scale * rng.standard_t(noise.df, shape)
+    draws = noise.scale * rng.standard_normal(shape)
+    if noise.kind == "hetero":
+        size = np.linalg.norm(x, axis=1, keepdims=True) / np.sqrt(x.shape[1])
+        return draws * (1 + noise.slope * size)
+    if noise.kind == "outliers":
+        hit = rng.random((x.shape[0], 1)) < noise.fraction
+        return np.where(hit, noise.factor * draws, draws)
+    return draws
+
+
+def _gauss_iso(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    return inputs.scale * rng.standard_normal((n, dim))
+
+
+def _gauss_aniso(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    scales = inputs.scale * np.geomspace(1, 1 / inputs.condition, dim)
+    return (rng.standard_normal((n, dim)) * scales) @ rotation.T
+
+
+def _mixture(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    centres = inputs.spread * rng.standard_normal((inputs.components, dim))
+    which = rng.integers(inputs.components, size=n)
+    return centres[which] + inputs.scale * rng.standard_normal((n, dim))
+
+
+def _lowdim_manifold(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    frequencies = rng.standard_normal((inputs.latent_dim, dim))
+    phases = rng.uniform(0, 2 * np.pi, dim)
+    latent = rng.standard_normal((n, inputs.latent_dim))
+    on = inputs.scale * np.sin(latent @ frequencies + phases)
+    return on + inputs.off_manifold * rng.standard_normal((n, dim))
+
+
+def _heavy_tail(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    return inputs.scale * rng.standard_t(inputs.df, (n, dim))
+
+
+def _uniform(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
+    return rng.uniform(inputs.low, inputs.high, (n, dim))
+
+
+_INPUTS = {
+    "gauss_iso": _gauss_iso,
+    "gauss_aniso": _gauss_aniso,
+    "mixture": _mixture,
+    "lowdim_manifold": _lowdim_manifold,
+    "heavy_tail": _heavy_tail,
+    "uniform": _uniform,
+}

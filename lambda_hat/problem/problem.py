@@ -1,0 +1,71 @@
+"""Config -> Problem: data, loss and minimum of one problem, with the evidence for the minimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.problem.forms import ProblemForm, make_form
+from lambda_hat.target import Target, make_target
+
+
+class ProblemRefused(ValueError):
+    """No minimum was found that is one; the text says by how much it fails and what to change."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem, ready to be sampled.
+
+    Attributes:
+        config: What it was built from.
+        form: The program that computes its loss.
+        data: Arrays of `form`'s data, float64.
+        w_star: The minimum, float64.
+        init_loss: L_n(w*), float64.
+        evidence: Why w* is believed to be a local minimum; strict JSON. `status` is exact (known
+            in closed form), ok, or kink (w* sits on a kink of the loss); the shift bias and the
+            Laplace-type LLC it is compared with are in LLC units.
+    """
+
+    config: ProblemConfig
+    form: ProblemForm
+    data: dict[str, Float[np.ndarray, ...]]
+    w_star: Float[np.ndarray, " d"]
+    init_loss: float
+    evidence: dict[str, Any]
+
+    @property
+    def pid(self) -> str:
+        """The problem's content address."""
+        return self.config.pid
+
+    def target(self, dtype: str) -> Target:
+        """The tempered, tethered posterior in "float32" or "float64"."""
+        return make_target(
+            self.form,
+            self.data,
+            self.w_star,
+            nbeta=self.config.nbeta,
+            gamma=self.config.posterior.gamma,
+            n=self.config.data.n,
+            init_loss=self.init_loss,
+            dtype=dtype,
+        )
+
+
+def make_problem(config: ProblemConfig, data: dict, w_star: np.ndarray, evidence: dict) -> Problem:
+    """A Problem from its arrays; loss and gradient at w* are computed here, in float64."""
+    form = make_form(config)
+    with jax.enable_x64(True):
+        loss, grad = jax.value_and_grad(lambda w: jnp.mean(form.losses(w, data)))(
+            jnp.asarray(w_star)
+        )
+    evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
+    return Problem(config, form, data, w_star, float(loss), evidence)

@@ -1,0 +1,123 @@
+"""Problem -> files: built once, by one process, and read by every later one.
+
+`<artifacts>/problems/<pid>/target.npz` holds the arrays, `target.json` the evidence and the
+checksum of the arrays. The JSON is written last, so that it vouches for the arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.problem.build import build_problem
+from lambda_hat.problem.forms import make_form
+from lambda_hat.problem.problem import Problem, ProblemRefused
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Broken(Exception):
+    """A stored file that cannot be what was written."""
+
+
+def load_or_build(config: ProblemConfig, artifacts_dir: Path) -> Problem:
+    """The problem, from its files if it was ever built here, else built and stored.
+
+    Two processes wanting the same problem build it once: the second waits. Files that are not
+    what was written are set aside as `*.broken`, with a warning, and built again.
+
+    Raises:
+        ProblemRefused: Training found no minimum that is one. That is stored too.
+    """
+    folder = Path(artifacts_dir).resolve() / "problems" / config.pid
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "target.lock"):
+        record = _load(config, folder)
+        if record is None:
+            record = _build(config, folder)
+    if isinstance(record, Problem):
+        return record
+    raise ProblemRefused(_refusal(config, record))
+
+
+def _load(config: ProblemConfig, folder: Path) -> Problem | dict | None:
+    """The stored problem, or the evidence against it, or None where there is nothing usable."""
+    if not (folder / "target.json").exists():
+        return None
+    try:
+        return _read(config, folder)
+    except (_Broken, OSError, ValueError, KeyError, TypeError) as error:
+        _LOG.warning("The stored target %s is broken and is built again: %s", folder, error)
+        for name in ("target.json", "target.npz"):
+            if (folder / name).exists():
+                os.replace(folder / name, folder / f"{name}.broken")
+        return None
+
+
+def _read(config: ProblemConfig, folder: Path) -> Problem | dict:
+    record = json.loads((folder / "target.json").read_text())
+    if record["problem"] != config.canonical():
+        raise _Broken("target.json describes another problem.")
+    if record["evidence"]["status"] == "refused":
+        return record["evidence"]
+    raw = (folder / "target.npz").read_bytes()
+    if hashlib.sha256(raw).hexdigest() != record["sha256"]:
+        raise _Broken("target.npz does not match its checksum.")
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        data = {key.removeprefix("data_"): arrays[key] for key in arrays if key != "w_star"}
+        w_star = arrays["w_star"]
+    return Problem(
+        config, make_form(config), data, w_star, float(record["init_loss"]), record["evidence"]
+    )
+
+
+def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
+    problem = build_problem(config)
+    record: dict[str, Any] = {
+        "pid": config.pid,
+        "problem": config.canonical(),
+        "init_loss": problem.init_loss,
+        "num_params": len(problem.w_star),
+        "evidence": problem.evidence,
+        "versions": _versions(),
+    }
+    buffer = io.BytesIO()
+    arrays = {f"data_{key}": leaf for key, leaf in problem.data.items()}
+    np.savez(buffer, allow_pickle=False, w_star=problem.w_star, **arrays)
+    record["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    _write(folder / "target.npz", buffer.getvalue())
+    _write(folder / "target.json", json.dumps(record, indent=1, allow_nan=False).encode())
+    return problem.evidence if problem.evidence["status"] == "refused" else problem
+
+
+def _refusal(config: ProblemConfig, evidence: dict) -> str:
+    return f"Problem {config.pid} is refused: {' '.join(evidence['reasons'])}"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("jax", "jaxlib", "numpy")}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

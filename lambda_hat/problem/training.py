@@ -1,0 +1,163 @@
+"""Config, data -> w*: restarts of Adam, quasi-Newton polish, and shakes until nothing is lower."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
+from lambda_hat.problem.data import stream
+from lambda_hat.problem.descent import DENSE_MAX_DIM, descend
+from lambda_hat.problem.evidence import Curvature, gather_evidence, measure_curvature
+from lambda_hat.problem.forms import NetworkForm, make_form
+from lambda_hat.problem.network import draw_weights
+
+Vector = Float[np.ndarray, " d"]
+Points = Float[Array, "restarts d"]
+
+
+def train(
+    config: ProblemConfig, data: dict[str, np.ndarray], *, start: Vector | None
+) -> tuple[Vector, dict[str, Any]]:
+    """Trains a network to a local minimum of its loss over all data, in float64.
+
+    Args:
+        config: A problem of the family `mlp`.
+        data: `{x, y}`.
+        start: The first restart's initial point (the teacher, where it has the student's
+            architecture: its neighbourhood holds the lowest minimum known); None draws it.
+
+    Returns:
+        w* and the evidence that it is a local minimum, or against it.
+    """
+    form, training = make_form(config), config.training
+    if not isinstance(form, NetworkForm) or training is None:
+        raise TypeError(f"Only networks are trained, but got a {config.model.family} model.")
+    with jax.enable_x64(True):
+        arrays = jax.tree.map(jnp.asarray, data)
+        points = _adam_restarts(config, form, arrays, start)
+        losses = np.asarray(_losses(form, arrays, points))
+        if points.shape[1] > DENSE_MAX_DIM:  # One polish of a large network takes long enough.
+            points = points[np.nanargmin(losses)][None]
+        w, polished = _polish_best(form, arrays, points, training)
+        curvature = measure_curvature(form, arrays, w, config)
+        w, curvature, lower = _shake(config, form, arrays, w, curvature, len(points))
+        evidence = gather_evidence(form, arrays, w, curvature, config)
+        evidence |= {
+            "adam_losses": losses.tolist(),
+            "polished_losses": polished.tolist(),
+            "shaken_losses": lower,
+            "started_at_teacher": start is not None,
+        }
+        return np.asarray(w), evidence
+
+
+def _adam_restarts(
+    config: ProblemConfig, form: NetworkForm, arrays: dict, start: Vector | None
+) -> Points:
+    training, rng = config.training, stream(config.seed, "init")
+    assert training is not None
+    kind = {"bias": form.bias, "activation": form.activation}
+    points = [draw_weights(rng, form.sizes, **kind) for _ in range(training.restarts or 1)]
+    points = points if start is None else [start, *points[1:]]
+    keys = jax.random.split(jax.random.key(config.seed), len(points))
+    return _adam(
+        form,
+        training.batch_size,
+        keys,
+        jnp.asarray(np.stack(points)),
+        arrays,
+        jnp.asarray(training.steps),
+        jnp.asarray(training.learning_rate),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _adam(
+    form: NetworkForm,
+    batch: int | None,
+    keys: PRNGKeyArray,
+    points: Points,
+    arrays: dict,
+    steps: Array,
+    learning_rate: Array,
+) -> Points:
+    """Adam from every point, the learning rate falling to zero as half a cosine."""
+
+    def loss(w: Array, key: PRNGKeyArray) -> Array:
+        if batch is None:
+            return jnp.mean(form.losses(w, arrays))
+        rows = jax.random.randint(key, (batch,), 0, arrays["x"].shape[0])
+        return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[rows], arrays)))
+
+    adam = optax.scale_by_adam()
+
+    def one(key: PRNGKeyArray, w: Array) -> Array:
+        def step(t: Array, carry: Any) -> Any:
+            w, state = carry
+            grad = jax.grad(loss)(w, jax.random.fold_in(key, t))
+            update, state = adam.update(grad, state)
+            rate = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * t / steps))
+            return optax.tree_utils.tree_add_scale(w, -rate, update), state
+
+        return jax.lax.fori_loop(0, steps, step, (w, adam.init(w)))[0]
+
+    return jax.vmap(one)(keys, points)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(form: NetworkForm, arrays: dict, points: Points) -> Float[Array, " restarts"]:
+    return jax.lax.map(lambda w: jnp.mean(form.losses(w, arrays)), points)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _polish(
+    form: NetworkForm, arrays: dict, points: Points, steps: Array
+) -> tuple[Points, Float[Array, " restarts"]]:
+    def loss(w: Array) -> Array:
+        return jnp.mean(form.losses(w, arrays))
+
+    return jax.vmap(lambda w: descend(loss, w, steps))(points)
+
+
+def _polish_best(
+    form: NetworkForm, arrays: dict, points: Points, training: TrainingConfig
+) -> tuple[Array, np.ndarray]:
+    """The lowest of the polished points, and the loss of each."""
+    points, losses = _polish(form, arrays, points, jnp.asarray(training.polish_steps))
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    return points[int(np.argmin(losses))], losses
+
+
+def _shake(
+    config: ProblemConfig,
+    form: NetworkForm,
+    arrays: dict,
+    w: Array,
+    curvature: Curvature,
+    num: int,
+) -> tuple[Array, Curvature, list[float]]:
+    """Moves by the posterior's own width and descends again, until a round finds nothing lower.
+
+    Returns:
+        The lowest point, its curvature, and the loss after each round that found a lower one.
+    """
+    training = config.training
+    assert training is not None
+    rng, losses = stream(config.seed, "shakes"), []
+    best = float(_losses(form, arrays, w[None])[0])
+    for _ in range(training.shakes or 0):
+        moves = curvature.posterior_moves(rng, num)
+        lowest, polished = _polish_best(form, arrays, w[None] + moves, training)
+        if not float(polished.min()) < best * (1 - 1e-6):
+            break
+        w, best = lowest, float(polished.min())
+        losses.append(best)
+        curvature = measure_curvature(form, arrays, w, config)
+    return w, curvature, losses
