@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_hat.store import Store, canonical_json, content_id, write_json
@@ -24,6 +24,16 @@ def derive_seed(*parts: object) -> int:
     """A seed in [0, 2^31) from its parts: the same on every machine, unlike `hash`."""
     hashed = hashlib.sha256(canonical_json([str(part) for part in parts]).encode())
     return int.from_bytes(hashed.digest()[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class ProblemItem:
+    """A problem of the config, as the steering knows it."""
+
+    pid: str
+    spec: Mapping[str, Any] = field(hash=False)
+    """As the user wrote it: what workers compose."""
+    label: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,9 @@ class TrialSpec:
         if not path.exists():
             write_json(path, {**self.manifest, "problem": dict(self.problem)})
 
-    def failure(self, reason: str, *, llc_ref: float | None, runtime_sec: float) -> TrialResult:
+    def failure(
+        self, reason: str, *, llc_ref: float | None, runtime_sec: float | None
+    ) -> TrialResult:
         """The result of a trial that could not write its own: ended by the pool, say."""
         return {
             "status": "failed",
@@ -94,3 +106,38 @@ def finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a study is scored against, from a problem's ref.json."""
+
+    llc_ref: float | None
+    se_ref: float
+    status: str
+    """`ok`, `unreliable` (a gate failed) or `failed` (there is no number)."""
+    reasons: tuple[str, ...] = ()
+    budget_sec: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    runtime_sec: float | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Reference:
+        """Reads what `run_hmc_reference` returns and stores."""
+        llc = finite(value.get("llc_ref"))
+        reasons = list(value.get("reasons") or [])
+        reasons += [value["error_msg"]] if value.get("error_msg") else []
+        settings = value.get("settings") or {}
+        return cls(
+            llc_ref=llc,
+            se_ref=finite(value.get("se_ref")) or 0.0,
+            status=str(value.get("status")) if llc is not None else "failed",
+            reasons=tuple(str(reason) for reason in reasons),
+            budget_sec=finite(value.get("budget_sec", settings.get("budget_sec"))),
+            settings=settings,
+            runtime_sec=finite(value.get("runtime_sec")),
+        )
+
+    @property
+    def why(self) -> str:
+        return "; ".join(self.reasons) or f"its status is {self.status}"

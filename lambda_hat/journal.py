@@ -1,0 +1,132 @@
+"""Study -> journal: one study's Optuna storage, the source of truth for resuming.
+
+A journal has one writer, which holds the results folder. What a killed writer left half done
+is made whole on opening: a damaged tail is cut off and kept beside, a stale lock is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lambda_hat.store import replacing, write_bytes
+from lambda_hat.trial import TrialResult
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_FINGERPRINT = "fingerprint"
+_RESULT = "result"
+
+
+class Journal:
+    """The trials of one study, on disk.
+
+    Args:
+        path: The journal file; made if missing.
+        name: The study's name.
+        say: Told what was damaged and what was done about it.
+    """
+
+    def __init__(self, path: Path, name: str, *, say: Callable[[str], None]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_damaged_tail(path, say)
+        Path(f"{path}.lock").unlink(missing_ok=True)  # Its holder is dead: we hold the folder.
+        backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        self.name = name
+        self._study = optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name=name,
+            direction="minimize",
+            load_if_exists=True,
+        )
+
+    @property
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What the study's scores depend on, as it was when the study began."""
+        return self._study.user_attrs.get(_FINGERPRINT)
+
+    def stamp(self, fingerprint: dict[str, Any]) -> None:
+        self._study.set_user_attr(_FINGERPRINT, fingerprint)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number; they belong to Optuna and are not to be changed."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self, seed: int) -> Trial:
+        """Begins a new trial; `seed` decides the proposal, given the trials told so far."""
+        self._reseed(seed)
+        return self._study.ask()
+
+    def reopen(self, frozen: FrozenTrial, seed: int) -> Trial:
+        """A trial that a killed run left behind, to be asked on from where it was.
+
+        Parameters it already has stay; missing ones are drawn as they would have been.
+        """
+        self._reseed(seed)
+        return Trial(self._study, frozen._trial_id)
+
+    def tell(self, trial: Trial, value: float, result: TrialResult) -> None:
+        """Ends a trial with its score and keeps its result."""
+        trial.set_user_attr(_RESULT, result)
+        self._study.tell(trial, value)
+
+    def lose(self, trial: Trial, result: TrialResult) -> None:
+        """Ends a trial that nobody could run: the sampler shall learn nothing from it."""
+        trial.set_user_attr(_RESULT, result)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def snapshot(self, path: Path) -> None:
+        """Pickles the study with its finished trials, free of this storage, for users."""
+        copy = optuna.create_study(study_name=self.name, direction="minimize")
+        copy.add_trials([trial for trial in self.trials() if trial.state.is_finished()])
+        for key, value in self._study.user_attrs.items():
+            copy.set_user_attr(key, value)
+        write_bytes(path, pickle.dumps(copy))
+
+    def _reseed(self, seed: int) -> None:
+        # A sampler that is made anew for each trial proposes the same after a restart.
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+
+
+def stored_result(trial: FrozenTrial) -> TrialResult | None:
+    """The result a finished trial was told with."""
+    return trial.user_attrs.get(_RESULT)
+
+
+def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:
+    """Keeps the whole lines before the first damaged one; the rest goes to a file beside."""
+    if not path.exists():
+        return
+    good = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if not _is_whole(line):
+                break
+            good += len(line)
+    if good == path.stat().st_size:
+        return
+    content = path.read_bytes()
+    count = sum(1 for _ in path.parent.glob(f"{path.name}.broken-*"))
+    kept = path.with_name(f"{path.name}.broken-{count + 1}")
+    write_bytes(kept, content[good:])
+    with replacing(path) as temporary:
+        temporary.write_bytes(content[:good])
+    say(
+        f"{path} has a damaged end ({len(content) - good} bytes, kept as {kept.name}). "
+        "The trials before it stand, and those it held are taken up from their own files."
+    )
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

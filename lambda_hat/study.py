@@ -1,0 +1,261 @@
+"""Reference -> Trials: one study, which asks, tells and resumes.
+
+A study is one method tuned on one problem. Its journal is the source of truth; this object is
+what the journal says, held in memory so that a tell costs the same at any length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, Trial
+
+from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
+from lambda_hat.journal import Journal, stored_result
+from lambda_hat.objective import objective_from_metrics, penalty
+from lambda_hat.search_space import Space, suggest_method_params
+from lambda_hat.store import Store, read_if_whole, write_json
+from lambda_hat.table import trial_row
+from lambda_hat.trial import (
+    RESULT_KEYS,
+    ProblemItem,
+    Reference,
+    TrialResult,
+    TrialSpec,
+    derive_seed,
+    is_complete,
+)
+
+MAX_LOST = 3
+"""Trials in a row whose worker was lost (after the pool's retries) before a study gives up."""
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What `optuna:` in a config says, for every study of a run."""
+
+    max_trials: int = 200
+    batch_size: int = 32
+    method_budget: float = 6000.0
+    seed: int = 0
+    huber_delta: float | None = None
+    patience: int | None = None
+    """Trials without a gain beyond the reference's error before a study has converged."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial on its way."""
+
+    number: int
+    trial: Trial
+    spec: TrialSpec
+
+
+class Study:
+    """One method on one problem.
+
+    Args:
+        problem: The problem.
+        method: A key of `space`.
+        settings: Of the run.
+        space: The search ranges of all methods.
+        store: Where files are.
+        say: Told what was found damaged.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemItem,
+        method: str,
+        settings: StudySettings,
+        space: Space,
+        store: Store,
+        *,
+        say: Callable[[str], None],
+    ):
+        self.problem, self.method, self.settings = problem, method, settings
+        self.name = f"{problem.pid}:{method}"
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.best: dict[str, Any] | None = None
+        self.in_flight: set[int] = set()
+        self.reference = Reference(None, 0.0, "failed")
+        self.stopped: str | None = None
+        """Why the study ends before `max_trials`; None while it goes on."""
+        self.given_up = False
+        self._space, self._store, self._say = space, store, say
+        self._journal = Journal(store.journal(problem.pid, method), self.name, say=say)
+        self._asked = self._lost = self._lost_in_a_row = self._without_gain = 0
+        self._worst, self._anchor = -math.inf, math.inf
+
+    # Beginning.
+
+    def changes(self) -> list[str]:
+        """What differs between this run's settings and those the study was begun with."""
+        begun = self._journal.fingerprint
+        if begun is None:
+            return []
+        old = {key: value for key, value in begun.items() if key != "reference"}
+        return differences(old, self._fingerprint())
+
+    def begin(self, reference: Reference) -> list[Asked]:
+        """Takes up the study with its reference; returns the trials that must run again.
+
+        Raises:
+            StudyChanged: The study was begun with another reference.
+        """
+        self.reference = self._settle(reference)
+        frozen = self._journal.trials()
+        for trial in frozen:
+            if trial.state.is_finished():
+                self._recall(trial)
+        self._asked = len(frozen)
+        left = [trial for trial in frozen if not trial.state.is_finished()]
+        return [self._reopen(trial) for trial in left]
+
+    def _settle(self, reference: Reference) -> Reference:
+        """The reference that this study's trials are scored against, from first to last."""
+        now = {"llc_ref": reference.llc_ref, "se_ref": reference.se_ref}
+        begun = self._journal.fingerprint
+        if begun is None:
+            self._journal.stamp({**self._fingerprint(), "reference": now})
+            return reference
+        was = begun["reference"]
+        if was == now or reference.llc_ref is None:
+            return reference
+        gap = abs(was["llc_ref"] - reference.llc_ref)
+        change = f"its reference was {_value(was)} and is now {_value(now)}"
+        if gap > 3 * math.hypot(was["se_ref"], reference.se_ref):
+            raise StudyChanged(f"{change}. {ADVICE}")
+        self._say(f"{self.name}: {change}, which agree; the study keeps the first.")
+        return Reference(was["llc_ref"], was["se_ref"], reference.status, reference.reasons)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        settings = self.settings
+        return fingerprint(
+            self.method,
+            self._space,
+            seed=settings.seed,
+            huber_delta=settings.huber_delta,
+            method_budget=settings.method_budget,
+        )
+
+    def _recall(self, trial: FrozenTrial) -> None:
+        """Puts a finished trial into the books; its file is made whole from the journal."""
+        result = stored_result(trial)
+        if result is None:
+            return  # Ended by another program, such as the dashboard: no run of ours.
+        spec = self._spec(trial.number, result["hyperparams"])
+        path = self._store.metrics(spec.pid, self.method, spec.trial_id)
+        if path.exists() and read_if_whole(path, RESULT_KEYS, self._say) is None:
+            write_json(path, result)
+        self._book(trial.number, spec, result, trial.value)
+
+    def _reopen(self, frozen: FrozenTrial) -> Asked:
+        return self._draw(self._journal.reopen(frozen, self._seed("tpe", frozen.number)))
+
+    # Asking.
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether another trial is to be asked now."""
+        return (
+            self.stopped is None
+            and len(self.in_flight) < self.settings.batch_size
+            and self._asked - self._lost < self.settings.max_trials
+        )
+
+    def ask(self) -> Asked:
+        """Draws the next trial."""
+        trial = self._journal.ask(self._seed("tpe", self._asked))
+        self._asked += 1
+        return self._draw(trial)
+
+    def _draw(self, trial: Trial) -> Asked:
+        hyperparams = suggest_method_params(trial, self.method, self._space)
+        self.in_flight.add(trial.number)
+        return Asked(trial.number, trial, self._spec(trial.number, hyperparams))
+
+    def _spec(self, number: int, hyperparams: Mapping[str, Any]) -> TrialSpec:
+        return TrialSpec(
+            pid=self.problem.pid,
+            problem=self.problem.spec,
+            method=self.method,
+            hyperparams=hyperparams,
+            seed=self._seed("trial", number),
+            budget_sec=self.settings.method_budget,
+        )
+
+    def _seed(self, use: str, number: int) -> int:
+        return derive_seed(use, self.settings.seed, self.problem.pid, self.method, number)
+
+    def stored(self, asked: Asked) -> TrialResult | None:
+        """The trial's result if a run has already written it."""
+        path = self._store.metrics(asked.spec.pid, self.method, asked.spec.trial_id)
+        return read_if_whole(path, RESULT_KEYS, self._say)
+
+    # Telling.
+
+    def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
+        """Ends a trial with its result (a failed one with a penalty); returns its row."""
+        llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
+        score = objective_from_metrics(result, llc_ref, huber_delta=delta)
+        if not math.isfinite(score):
+            score = penalty(llc_ref, self._worst, huber_delta=delta)
+        result = {**result, "hyperparams": dict(asked.spec.hyperparams)}
+        self._journal.tell(asked.trial, score, result)
+        return self._book(asked.number, asked.spec, result, score)
+
+    def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
+        """Ends a trial that its worker did not survive; another is asked in its place."""
+        result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref, runtime_sec=None)
+        self._journal.lose(asked.trial, result)
+        row = self._book(asked.number, asked.spec, result, None)
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= MAX_LOST:
+            self.given_up = True
+            self.stopped = f"{MAX_LOST} trials in a row lost their worker, the last one: {reason}"
+        return row
+
+    def _book(
+        self, number: int, spec: TrialSpec, result: TrialResult, score: float | None
+    ) -> dict[str, Any]:
+        row = trial_row(
+            spec,
+            result,
+            number=number,
+            label=self.problem.label,
+            objective=score,
+            reference=self.reference,
+        )
+        self.rows[number] = row
+        self.in_flight.discard(number)
+        if score is None:
+            self._lost += 1
+        else:
+            self._lost_in_a_row = 0
+            self._weigh(row, score, complete=is_complete(result))
+        return row
+
+    def _weigh(self, row: dict[str, Any], score: float, *, complete: bool) -> None:
+        self._worst = max(self._worst, score)
+        if complete and (self.best is None or score < self.best["objective"]):
+            self.best = row
+        if complete and row["error"] < self._anchor - self.reference.se_ref:
+            self._anchor, self._without_gain = row["error"], 0
+        else:
+            self._without_gain += 1
+        patience = self.settings.patience
+        if patience is not None and self._without_gain >= patience:
+            self.stopped = f"converged: no gain beyond the reference's error in {patience} trials"
+
+    def snapshot(self) -> None:
+        """Refreshes the pickled study."""
+        self._journal.snapshot(self._store.snapshot(self.problem.pid, self.method))
+
+
+def _value(reference: Mapping[str, Any]) -> str:
+    return f"{reference['llc_ref']:.6g} (se {reference['se_ref']:.2g})"
