@@ -1,0 +1,28 @@
+"""TrialSpec -> Future[TrialResult]: tasks run in workers that may die, and nothing hangs."""
+
+from lambda_hat.execution.config import load_parsl_config, local_config_path
+from lambda_hat.execution.local import local_config
+from lambda_hat.execution.pool import (
+    DeadlineExceeded,
+    InProcessPool,
+    ParslPool,
+    Pool,
+    PoolLost,
+    WorkerLost,
+    open_pool,
+)
+from lambda_hat.execution.worker import TaskFailed
+
+__all__ = [
+    "DeadlineExceeded",
+    "InProcessPool",
+    "ParslPool",
+    "Pool",
+    "PoolLost",
+    "TaskFailed",
+    "WorkerLost",
+    "load_parsl_config",
+    "local_config",
+    "local_config_path",
+    "open_pool",
+]

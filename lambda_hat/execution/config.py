@@ -1,0 +1,184 @@
+"""File -> Parsl Config: loaded, checked, and made to survive what kills processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambda_hat.conf.checks import ConfigError
+from lambda_hat.execution import local
+
+if TYPE_CHECKING:
+    from parsl.config import Config
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DRAIN_MARGIN_SEC = 60.0
+"""Kept free at the end of a block, beyond the longest trial."""
+FAILED_BLOCKS_IN_A_ROW = 3
+"""After so many blocks whose workers never came up, no more are asked for."""
+
+
+def local_config_path() -> Path:
+    """What `--local` loads: ./parsl_config_local.py where there is one, else the built-in."""
+    here = Path.cwd() / "parsl_config_local.py"
+    return here if here.is_file() else Path(local.__file__)
+
+
+def load_parsl_config(path: Path) -> Config:
+    """A fresh Parsl Config from a Python file that defines `fresh_config()`.
+
+    Raises:
+        ConfigError: The file is missing, fails, or defines no Config; one sentence each.
+    """
+    from parsl.config import Config
+
+    make = getattr(_run_file(Path(path)), "fresh_config", None)
+    if not callable(make):
+        raise ConfigError(
+            [f"{path} must define a function fresh_config() that returns a parsl Config."]
+        )
+    try:
+        config = make()
+    except Exception as error:
+        raise ConfigError([f"fresh_config() in {path} failed: {_sentence(error)}"]) from error
+    if not isinstance(config, Config):
+        kind = type(config).__name__
+        raise ConfigError([f"fresh_config() in {path} must return a parsl Config, but got {kind}."])
+    return config
+
+
+def _run_file(path: Path) -> object:
+    if not path.is_file():
+        raise ConfigError([f"The Parsl configuration {path} must be a file, but there is none."])
+    spec = importlib.util.spec_from_file_location(f"parsl_config_{abs(hash(path))}", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError([f"The Parsl configuration must be a Python file, but got {path}."])
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        where = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        line = f" (line {where[-1]})" if where else ""
+        raise ConfigError([f"{path} could not be loaded{line}: {_sentence(error)}"]) from error
+    return module
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def check_config(config: Config, *, trial_sec: float | None) -> None:
+    """Refuses, before anything starts, what would hang or could be abused later.
+
+    Raises:
+        ConfigError: With one sentence for each fault.
+    """
+    from parsl.executors import HighThroughputExecutor
+
+    faults = []
+    if config.strategy in (None, "none"):
+        faults.append("strategy must be 'simple', or a block that dies is never replaced.")
+    for executor in config.executors:
+        name = f"executor {executor.label!r}"
+        if not isinstance(executor, HighThroughputExecutor):
+            kind = type(executor).__name__
+            faults.append(f"{name} must be a HighThroughputExecutor, but is a {kind}.")
+            continue
+        if not executor.encrypted and executor.address not in LOOPBACK:
+            faults.append(f"{name} must have encrypted=True, since it leaves this machine.")
+        faults += _provider_faults(name, executor.provider, trial_sec)
+    if faults:
+        raise ConfigError(faults)
+
+
+def _provider_faults(name: str, provider: Any, trial_sec: float | None) -> list[str]:
+    faults = []
+    command = {"slurm": "sbatch", "pbspro": "qsub", "torque": "qsub"}.get(provider.label)
+    if command and shutil.which(command) is None:
+        faults.append(f"{name} needs the command {command}, which is not on PATH here.")
+    walltime = walltime_sec(provider)
+    if walltime and trial_sec and walltime < trial_sec + DRAIN_MARGIN_SEC:
+        faults.append(
+            f"{name} has blocks of {walltime:.0f} s walltime, which must exceed the budget of a "
+            f"trial ({trial_sec:.0f} s) by {DRAIN_MARGIN_SEC:.0f} s: raise the one or lower the other."
+        )
+    return faults
+
+
+def walltime_sec(provider: Any) -> float | None:
+    """Seconds that a block lives, or None where its provider sets no limit."""
+    text = getattr(provider, "walltime", None)
+    if not text:
+        return None
+    hours, minutes, seconds = (int(part) for part in text.split(":"))
+    return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def prepare_config(config: Config, run_dir: Path, *, trial_sec: float | None) -> str:
+    """Gives a checked Config its folder and what our pool relies on.
+
+    Retries are the pool's own: Parsl cannot tell a deadline from a lost worker. Labels carry a
+    token of `run_dir`, and block names carry the label, so that the next start finds left-overs.
+
+    Returns:
+        The token.
+    """
+    token = run_token(run_dir)
+    config.run_dir = str(run_dir)
+    config.retries = 0
+    config.retry_handler = None
+    for executor in config.executors:
+        _prepare_executor(executor, token, trial_sec)
+    return token
+
+
+def run_token(run_dir: Path) -> str:
+    """The name of `run_dir` on any scheduler: random, made once, kept in the folder."""
+    path = run_dir / "token"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        fresh = run_dir / f"token.{secrets.token_hex(4)}"
+        fresh.write_text(secrets.token_hex(6))
+        fresh.replace(path)
+    return path.read_text().strip()
+
+
+def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> None:
+    executor.label = f"{executor.label}-{token}"
+    executor.interchange_launch_cmd = [
+        sys.executable,
+        "-m",
+        "lambda_hat.execution.interchange",
+        str(os.getpid()),
+    ]
+    executor.block_error_handler = stop_when_no_block_starts
+    walltime = walltime_sec(executor.provider)
+    if walltime and trial_sec and executor.drain_period is None:
+        # A block takes no trial that it could not finish.
+        executor.drain_period = int(walltime - trial_sec - DRAIN_MARGIN_SEC) or 1
+
+
+def stop_when_no_block_starts(executor: Any, status: dict[str, Any]) -> None:
+    """Gives up when the newest blocks all ended before a worker came up (see their logs).
+
+    Parsl's own handler also gives up when one block was killed at work.
+    """
+    from parsl.jobs.error_handlers import windowed_error_handler
+    from parsl.jobs.states import JobState
+
+    newest = {b: s for b, s in status.items() if s.state != JobState.SCALED_IN}
+    missing = [s.state == JobState.MISSING for _, s in sorted(newest.items(), key=_block_number)]
+    if missing[-FAILED_BLOCKS_IN_A_ROW:] == [True] * FAILED_BLOCKS_IN_A_ROW:
+        windowed_error_handler(executor, newest, FAILED_BLOCKS_IN_A_ROW)
+
+
+def _block_number(item: tuple[str, Any]) -> int:
+    return int(item[0])

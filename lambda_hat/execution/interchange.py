@@ -1,0 +1,31 @@
+"""Parsl's interchange, bound to the life of the command that started it.
+
+Parsl starts it in the command's process group and leaves it running when the command is killed.
+Here it ignores the terminal's Ctrl-C, so that the command can still talk to it while closing,
+and the kernel kills it when the command dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when the thread of `parent` that started it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit("The command that started this interchange is gone.")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    die_with(int(sys.argv[1]))
+    runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")

@@ -1,0 +1,102 @@
+"""Task -> value: what runs inside a worker process, under a deadline that holds.
+
+The deadline is kept by a thread of `faulthandler` that is written in C: it needs no interpreter
+lock, so it ends a process stuck in a compiler or a kernel, and it leaves a trace of where the
+process was stuck in the task's marker file. That text is how the driver tells a task that was
+ended by its deadline from a worker that was lost.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import importlib
+import logging
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lambda_hat.execution.compile_cache import CompileCache
+
+logger = logging.getLogger(__name__)
+
+
+class TaskFailed(Exception):
+    """What a future ends with when the function raised; `args` are the message and the trace.
+
+    The exception itself stays in the worker: reading it back would import its module (JAX, say)
+    into the driver.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def trace(self) -> str:
+        """The worker's traceback as text."""
+        return str(self.args[1])
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """The function that `module:name` names, imported."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def call(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Calls `target`; whatever it raises, an exit included, becomes a TaskFailed."""
+    try:
+        return resolve(target)(*args, **kwargs)
+    except (Exception, SystemExit) as error:
+        message = f"{type(error).__name__}: {error}"
+        raise TaskFailed(message, traceback.format_exc()) from None
+
+
+def run_task(
+    target: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    marker: str,
+    deadline_sec: float | None,
+) -> Any:
+    """Runs one task in this worker process.
+
+    Args:
+        target: `module:name` of the function.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        marker: Path of the file that says "this task is running here"; `@` and the worker pool's
+            id are added. It is gone when the task ends by itself, and holds a trace when the
+            deadline ended it.
+        deadline_sec: Wall time after which this process is ended, counted from this call; None
+            for no limit.
+
+    Raises:
+        TaskFailed: The function raised.
+    """
+    cache = prepare_process()
+    path = Path(f"{marker}@{os.environ.get('PARSL_WORKER_POOL_ID', '')}")
+    with path.open("w") as log:
+        if deadline_sec is not None:
+            faulthandler.dump_traceback_later(deadline_sec, exit=True, file=log)
+        try:
+            with cache:
+                return call(target, args, kwargs)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def prepare_process() -> CompileCache:
+    """Fits this process for JAX, once, before anything imports it; what the user set stays."""
+    os.environ.setdefault("NPROC", "1")  # Limits XLA's threads; nothing else does.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # Workers share a GPU.
+    try:  # Out of memory, the kernel shall choose a worker, which costs one task.
+        Path("/proc/self/oom_score_adj").write_text("800")
+    except OSError as error:
+        logger.info("oom_score_adj stays as it is: %s", error)
+    return CompileCache.for_this_process()
