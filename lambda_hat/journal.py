@@ -68,7 +68,7 @@ class Journal:
     def reopen(self, frozen: FrozenTrial, seed: int) -> Trial:
         """A trial that a killed run left behind, to be asked on from where it was.
 
-        Parameters it already has stay; missing ones are drawn as they would have been.
+        Parameters it already has stay, and missing ones are drawn: no trial number goes unused.
         """
         self._reseed(seed)
         return Trial(self._study, frozen._trial_id)

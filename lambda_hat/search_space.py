@@ -169,22 +169,23 @@ def _read_range(
     if not given:
         return None
     kind = default if isinstance(default, type) else type(default)
-    if "choices" in given or kind is Categorical:
+    if "choices" in given or not issubclass(kind, Float | Int):
         return _read_choices(given, where, faults)
     known = {} if isinstance(default, type) else asdict(default)
     values = read_values(kind, {**known, **given}, where, faults)
     if values is None:
         return None
-    if not values["low"] <= values["high"]:
-        faults.append(f"`low <= high` must hold, but got {_ends(values)} ({where}). Swap them.")
+    entry = kind(**values)
+    ends = f"low={entry.low}, high={entry.high} ({where})"
+    if not entry.low <= entry.high:
+        faults.append(f"`low <= high` must hold, but got {ends}. Swap them.")
         return None
-    if values["log"] and values["low"] <= 0:
+    if entry.log and entry.low <= 0:
         faults.append(
-            f"`low > 0` must hold where log is true, but got {_ends(values)} ({where}). "
-            "Raise low, or set log: false."
+            f"`low > 0` must hold where log is true, but got {ends}. Raise low, or set log: false."
         )
         return None
-    return kind(**values)
+    return entry
 
 
 def _read_choices(given: Mapping, where: str, faults: list[str]) -> Categorical | None:
@@ -207,7 +208,3 @@ def _probe(method: str, name: str, entry: Range, where: str, faults: list[str]) 
             compose_sampler(method, {name: value}, where=where)
         except ConfigError as error:
             faults += [fault for fault in error.faults if fault not in faults]
-
-
-def _ends(values: Mapping[str, Any]) -> str:
-    return f"low={values['low']}, high={values['high']}"

@@ -211,7 +211,7 @@ class Study:
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that its worker did not survive; another is asked in its place."""
-        result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref, runtime_sec=None)
+        result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
         self._journal.lose(asked.trial, result)
         row = self._book(asked.number, asked.spec, result, None)
         self._lost_in_a_row += 1

@@ -127,31 +127,37 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table that `write_table` wrote."""
-    return pq.read_table(path).to_pylist()
+    """The rows of a table that `write_table` wrote, with each row's own hyperparameters."""
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["hyperparams"] = {k: v for k, v in row["hyperparams"].items() if v is not None}
+    return rows
 
 
-def write_best(path: Path, problems: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the best hyperparameters of each study as YAML.
+def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """The row with the smallest objective among the complete ones, by (pid, method)."""
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in rows:
+        study = (row["pid"], row["method"])
+        if row["status"] == "complete" and row["objective"] is not None:
+            if study not in best or row["objective"] < best[study]["objective"]:
+                best[study] = row
+    return best
 
-    Args:
-        path: The file.
-        problems: For each problem `pid, problem, llc_ref, se_ref, ref_status` and `methods`,
-            a mapping of method to its best row (see `trial_row`) or None.
-    """
-    content = {}
-    for problem in problems:
-        methods = {name: _best(row) for name, row in problem["methods"].items()}
-        content[problem["pid"]] = {**problem, "methods": methods}
-        del content[problem["pid"]]["pid"]
+
+def write_best(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the best hyperparameters of each problem and method as YAML."""
+    content: dict[str, Any] = {}
+    for (pid, method), row in best_rows(rows).items():
+        names = ("problem", "llc_ref", "se_ref", "ref_status")
+        entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
+        entry["methods"][method] = _best(row)
     text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
     text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_bytes(path, text.encode())
 
 
-def _best(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
+def _best(row: Mapping[str, Any]) -> dict[str, Any]:
     names = ("llc_hat", "se_hat", "error", "objective", "runtime_sec", "trial_number", "trial_id")
     return {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
 

@@ -76,7 +76,7 @@ class TrialSpec:
             write_json(path, {**self.manifest, "problem": dict(self.problem)})
 
     def failure(
-        self, reason: str, *, llc_ref: float | None, runtime_sec: float | None
+        self, reason: str, *, llc_ref: float | None, runtime_sec: float | None = None
     ) -> TrialResult:
         """The result of a trial that could not write its own: ended by the pool, say."""
         return {

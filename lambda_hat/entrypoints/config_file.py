@@ -1,0 +1,134 @@
+"""File + command line -> mapping: YAML as a person writes it, with options laid over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lambda_hat.conf.checks import ConfigError, check_mapping
+
+
+def read_raw(
+    path: Path, sets: Iterable[str], options: Mapping[str, Any], *, section: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The file with the command line laid over it, and the faults so far.
+
+    Args:
+        path: The file.
+        sets: `a.b=c` assignments.
+        options: Named options, None where not given; folders go to the top of the file, all
+            others into `section`.
+        section: A key of the file.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    raw = load_yaml(path)
+    faults: list[str] = []
+    for assignment in sets:
+        _assign(raw, assignment, faults)
+    for name, value in options.items():
+        if value is None:
+            continue
+        folder = name in ("artifacts_dir", "results_dir")
+        target = raw if folder else _mapping_at(raw, section, faults)
+        target[name] = value if folder else _scalar(value)
+    return raw, faults
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                line = node.value[index][0].start_mark
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", line
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that must hold a mapping.
+
+    Raises:
+        ConfigError: It is missing, unreadable, no YAML, or holds something else.
+    """
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"The config must be a file, but there is no {path} here. Give --config FILE."]
+        ) from None
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be read: {error.strerror}."]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} is no YAML: {_yaml_fault(error)}."]) from None
+    if not isinstance(raw, dict):
+        raise ConfigError([f"{path} must hold a mapping (`problems:` and so on), but got {raw!r}."])
+    return raw
+
+
+def _yaml_fault(error: Exception) -> str:
+    problem = getattr(error, "problem", None)
+    mark = getattr(error, "problem_mark", None)
+    place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+    return f"{problem or str(error).splitlines()[0]}{place}"
+
+
+def _scalar(text: Any) -> Any:
+    return yaml.load(text, _Loader) if isinstance(text, str) else text
+
+
+def _assign(raw: dict[str, Any], assignment: str, faults: list[str]) -> None:
+    """Lays `a.b=c` over the file; a number in the path is a place in a list."""
+    path, equals, text = assignment.partition("=")
+    *parents, last = path.split(".")
+    if not equals or not all([*parents, last]):
+        faults.append(f"--set must be given a.b=value, but got {assignment!r}.")
+        return
+    try:
+        value = _scalar(text)
+    except yaml.YAMLError as error:
+        faults.append(f"--set {path}= must be given a YAML value: {_yaml_fault(error)}.")
+        return
+    here: Any = raw
+    for depth, name in enumerate(parents):
+        here = _step(here, name, ".".join(parents[: depth + 1]), faults)
+        if here is None:
+            return
+    if isinstance(here, list) and last.isdigit() and int(last) < len(here):
+        here[int(last)] = value
+    elif isinstance(here, dict):
+        here[last] = value
+    else:
+        faults.append(f"--set {path}: `{'.'.join(parents)}` has no place {last!r}.")
+
+
+def _step(here: Any, name: str, path: str, faults: list[str]) -> Any:
+    if isinstance(here, list) and name.isdigit() and int(name) < len(here):
+        return here[int(name)]
+    if isinstance(here, dict):
+        if here.get(name) is None:
+            here[name] = {}
+        return here[name]
+    faults.append(f"--set {path}: there is no such place in the config.")
+    return None
+
+
+def _mapping_at(raw: dict[str, Any], name: str, faults: list[str]) -> dict[str, Any]:
+    raw[name] = dict(check_mapping(raw.get(name), name, faults))
+    return raw[name]

@@ -1,0 +1,265 @@
+"""Command line + YAML -> Config: everything a user can get wrong, found before anything starts.
+
+The command line is laid over the file before the file is checked, so that a value is held to
+the same rules wherever it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lambda_hat.conf.checks import (
+    ConfigError,
+    bounded,
+    check_keys,
+    check_mapping,
+    read,
+    unknown_name,
+)
+from lambda_hat.conf.compose import compose_problem, compose_reference, compose_sampler
+from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.entrypoints.config_file import read_raw
+from lambda_hat.fingerprint import fingerprint
+from lambda_hat.scheduler import ReferencePlan
+from lambda_hat.search_space import Space, read_search_space
+from lambda_hat.store import Store, unwritable
+from lambda_hat.study import StudySettings
+from lambda_hat.trial import ProblemItem
+
+LONGEST_SEC = 1e9
+"""Budgets stay below this, about thirty years: infinity is no budget."""
+
+
+@dataclass(frozen=True)
+class OptunaSection:
+    """`optuna:` in a config."""
+
+    max_trials: int = bounded(200, least=1)
+    """Trials of each (problem, method) study."""
+    batch_size: int = bounded(32, least=1)
+    """Trials of each study in flight."""
+    hmc_budget: float = bounded(36000.0, above=0, below=LONGEST_SEC)
+    """Seconds for each reference."""
+    method_budget: float = bounded(6000.0, above=0, below=LONGEST_SEC)
+    """Seconds for each trial, compilation included."""
+    seed: int = bounded(0, least=0)
+    huber_delta: float | None = bounded(None, above=0)
+
+
+@dataclass(frozen=True)
+class ConvergenceSection:
+    """`optuna.convergence:` in a config."""
+
+    patience: int | None = bounded(None, least=1)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What `parsl-optuna` does."""
+
+    problems: tuple[ProblemItem, ...]
+    methods: tuple[str, ...]
+    settings: StudySettings
+    reference: ReferencePlan
+    space: Space
+    store: Store
+
+
+@dataclass(frozen=True)
+class SamplerItem:
+    """A sampler of `config/experiments.yaml` with all its settings fixed."""
+
+    name: str
+    hyperparams: Mapping[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class LLCPlan:
+    """What `parsl-llc` does: every problem with every sampler, once."""
+
+    problems: tuple[ProblemItem, ...]
+    samplers: tuple[SamplerItem, ...]
+    method_budget: float
+    store: Store
+
+
+def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> StudyPlan:
+    """Reads a config of `parsl-optuna`.
+
+    Args:
+        path: The YAML file.
+        sets: `a.b=c` assignments, laid over the file.
+        options: The command line's other options by name (None where not given), laid over
+            both: `max_trials` and its like, `artifacts_dir`, `results_dir`.
+
+    Raises:
+        ConfigError: With every fault of the file and the command line.
+    """
+    raw, faults = read_raw(path, sets, options, section="optuna")
+    keys = ("problems", "methods", "optuna", "reference", "search_space")
+    check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
+    problems = _problems(raw, faults)
+    section = dict(check_mapping(raw.get("optuna"), "optuna", faults))
+    converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
+    optuna = read(OptunaSection, section, "optuna", faults)
+    convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
+    reference = _collect(faults, compose_reference, raw.get("reference"))
+    space = _collect(faults, read_search_space, raw.get("search_space"))
+    methods = _methods(raw.get("methods"), space, faults)
+    store = _store(raw, faults)
+    if faults or optuna is None or convergence is None:
+        raise ConfigError(faults)
+    settings = StudySettings(
+        max_trials=optuna.max_trials,
+        batch_size=optuna.batch_size,
+        method_budget=optuna.method_budget,
+        seed=optuna.seed,
+        huber_delta=optuna.huber_delta,
+        patience=convergence.patience,
+    )
+    for method in methods:  # Also finds what an edited suggest_method_params gets wrong.
+        fingerprint(
+            method,
+            space,
+            seed=settings.seed,
+            huber_delta=settings.huber_delta,
+            method_budget=settings.method_budget,
+        )
+    given = {key: getattr(reference, key) for key in raw.get("reference") or {}}
+    plan = ReferencePlan(optuna.hmc_budget, reference.accept_unreliable, given)
+    return StudyPlan(problems, methods, settings, plan, space, store)
+
+
+def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> LLCPlan:
+    """Reads a config of `parsl-llc`; arguments and errors as `read_study_plan`."""
+    raw, faults = read_raw(path, sets, options, section="llc")
+    keys = ("problems", "samplers", "llc", "artifacts_dir", "results_dir")
+    check_keys(raw, keys, str(path), faults)
+    problems = _problems(raw, faults)
+    section = read(LLCSection, check_mapping(raw.get("llc"), "llc", faults), "llc", faults)
+    samplers = _samplers(raw.get("samplers"), faults)
+    store = _store(raw, faults)
+    if faults or section is None:
+        raise ConfigError(faults)
+    return LLCPlan(problems, samplers, section.method_budget, store)
+
+
+@dataclass(frozen=True)
+class LLCSection:
+    """`llc:` in a config of `parsl-llc`."""
+
+    method_budget: float = bounded(6000.0, above=0, below=LONGEST_SEC)
+    """Seconds for each run, compilation included."""
+
+
+def _collect(faults: list[str], compose: Any, given: object, **where: str) -> Any:
+    """Calls a composer; its faults join the others, and None stands for what it refused."""
+    try:
+        return compose(given, **where)
+    except ConfigError as error:
+        faults += error.faults
+        return None
+
+
+def _problems(raw: Mapping[str, Any], faults: list[str]) -> tuple[ProblemItem, ...]:
+    items: list[ProblemItem] = []
+    for index, spec in enumerate(_list(raw, "problems", faults)):
+        where = f"problems[{index}]"
+        if not isinstance(spec, Mapping):
+            faults.append(f"`{where}` must be a mapping (model, data, ..), but got {spec!r}.")
+            continue
+        config = _collect(faults, compose_problem, spec, where=where)
+        if config is None:
+            continue
+        pids = [item.pid for item in items]
+        if config.pid in pids:
+            twin = f"problems[{pids.index(config.pid)}]"
+            faults.append(f"{where} is the same problem as {twin}. Leave one out.")
+        items.append(ProblemItem(config.pid, dict(spec), label_of(spec)))
+    return tuple(items)
+
+
+def label_of(spec: Mapping[str, Any]) -> str:
+    """A problem in a few words: its presets, and what was overridden."""
+    words = f"{spec.get('model', 'small')}/{spec.get('data', 'small')}"
+    for group, default in (("teacher", "_null"), ("training", "default"), ("posterior", "default")):
+        if spec.get(group, default) != default:
+            words += f" {group}={spec[group]}"
+    if spec.get("seed"):
+        words += f" seed={spec['seed']}"
+    overrides = spec.get("overrides") or {}
+    return words + "".join(f" {name}={value}" for name, value in _leaves(overrides))
+
+
+def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _list(raw: Mapping[str, Any], name: str, faults: list[str]) -> list[Any]:
+    value = raw.get(name)
+    if isinstance(value, list) and value:
+        return value
+    faults.append(f"`{name}` must be a list with one entry or more, but got {name}={value!r}.")
+    return []
+
+
+def _methods(raw: object, space: Space | None, faults: list[str]) -> tuple[str, ...]:
+    methods = _list({"methods": raw}, "methods", faults)
+    for index, method in enumerate(methods):
+        if space is not None and method not in space:
+            hint = " HMC is the reference and is not tuned." if method == "hmc" else ""
+            faults.append(unknown_name("A method", method, space, f"methods[{index}]") + hint)
+        if method in methods[:index]:
+            faults.append(f"methods[{index}] is {method!r} a second time. Leave one out.")
+    return tuple(methods)
+
+
+@dataclass(frozen=True)
+class _SamplerSection:
+    name: str
+    seed: int = bounded(0, least=0)
+
+
+def _samplers(raw: object, faults: list[str]) -> tuple[SamplerItem, ...]:
+    items: list[SamplerItem] = []
+    for index, entry in enumerate(_list({"samplers": raw}, "samplers", faults)):
+        where = f"samplers[{index}]"
+        given = dict(check_mapping(entry, where, faults))
+        overrides = check_mapping(given.pop("overrides", None), f"{where}.overrides", faults)
+        section = read(_SamplerSection, given, where, faults)
+        if section is None:
+            continue
+        if section.name not in SAMPLERS:
+            faults.append(unknown_name("`name`", section.name, SAMPLERS, where))
+            continue
+        compose = partial(compose_sampler, section.name, where=f"{where}.overrides")
+        composed = _collect(faults, compose, overrides)
+        if composed is None:
+            continue
+        item = SamplerItem(section.name, asdict(composed), section.seed)
+        if item in items:
+            faults.append(f"{where} is the same as samplers[{items.index(item)}]. Leave one out.")
+        items.append(item)
+    return tuple(items)
+
+
+def _store(raw: Mapping[str, Any], faults: list[str]) -> Store:
+    folders = {}
+    for name in ("artifacts", "results"):
+        value = raw.get(f"{name}_dir", name)
+        if not isinstance(value, str) or not value:
+            faults.append(f"`{name}_dir` must be the name of a folder, but got {value!r}.")
+            value = name
+        folders[name] = Path(value).expanduser()
+        if reason := unwritable(folders[name]):
+            faults.append(f"`{name}_dir` must be a folder to write to, but {reason}.")
+    return Store.at(**folders)

@@ -1,0 +1,465 @@
+"""Reference -> Trials: what a study asks and tells, over instant trials in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from lambda_hat.conf.compose import compose_problem
+from lambda_hat.execution import DeadlineExceeded, InProcessPool, PoolLost, WorkerLost
+from lambda_hat.fingerprint import StudyChanged
+from lambda_hat.results import Results
+from lambda_hat.scheduler import Outcome, ReferencePlan, Scheduler
+from lambda_hat.search_space import read_search_space
+from lambda_hat.store import Store, read_json, write_json
+from lambda_hat.study import Study, StudySettings
+from lambda_hat.trial import ProblemItem, Reference, derive_seed
+
+LLC = 4.5
+
+
+def instant_reference(
+    problem_spec: dict, out_ref_json: str, budget_sec: float, settings: dict | None = None
+) -> dict:
+    ref = {"llc_ref": LLC, "se_ref": 0.05, "status": "ok", "reasons": [], "budget_sec": budget_sec}
+    write_json(Path(out_ref_json), ref)
+    return ref
+
+
+def poor_reference(
+    problem_spec: dict, out_ref_json: str, budget_sec: float, settings: dict | None = None
+) -> dict:
+    reasons = ["`R-hat <= 1.01` must hold, but it is 1.4"]
+    ref = {"llc_ref": LLC, "se_ref": 0.5, "status": "unreliable", "reasons": reasons}
+    write_json(Path(out_ref_json), {**ref, "budget_sec": budget_sec})
+    return read_json(Path(out_ref_json))
+
+
+def instant_trial(
+    problem_spec: dict,
+    method_cfg: dict,
+    ref_llc: float,
+    out_metrics_json: str,
+    budget_sec: float,
+    seed: int,
+    artifacts_dir: str,
+) -> dict:
+    """A method whose error is smallest where its first real setting is 0.01."""
+    name, *_ = [key for key, value in method_cfg.items() if isinstance(value, float)]
+    error = abs(math.log10(method_cfg[name]) + 2) + (seed % 100) / 1e4
+    metrics = {
+        "status": "complete",
+        "llc_hat": ref_llc + error,
+        "se_hat": 0.1,
+        "hyperparams": {k: v for k, v in method_cfg.items() if k != "name"},
+        "runtime_sec": 0.5,
+        "diagnostics": {"ess": 100.0},
+        "budget_exhausted": False,
+        "error_msg": None,
+    }
+    write_json(Path(out_metrics_json), metrics)
+    return metrics
+
+
+def diverging_trial(*args: Any, **kwargs: Any) -> dict:
+    metrics = instant_trial(*args, **kwargs)
+    return {**metrics, "status": "failed", "llc_hat": None, "error_msg": "The loss is NaN."}
+
+
+class Silent:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def reference_started(self, problem: Any) -> None:
+        self.told.append(("reference", problem.pid))
+
+    def reference_ready(self, problem: Any, reference: Any, reused: bool) -> None: ...
+    def problem_failed(self, problem: Any, reason: str) -> None: ...
+    def study_began(self, study: Any) -> None: ...
+
+    def trial_ended(self, study: Any, row: Any) -> None:
+        self.told.append(("trial", row["trial_id"]))
+
+    def study_ended(self, study: Any) -> None: ...
+
+
+class FailingPool(InProcessPool):
+    """A pool whose first trials of vi end with errors, in turn."""
+
+    def __init__(self, *errors: Exception):
+        super().__init__()
+        self.errors = list(errors)
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
+        if self.errors and function is not instant_reference and args[1]["name"] == "vi":
+            future: Future = Future()
+            future.set_exception(self.errors.pop(0))
+            return future
+        return super().submit(function, *args, **kwargs)
+
+
+class Line:
+    """A run of the line in one folder, again and again."""
+
+    def __init__(self, folder: Path, *, seed: int = 0):
+        self.store = Store.at(folder / "artifacts", folder / "results")
+        spec = {"model": "small", "seed": seed}
+        self.problem = ProblemItem(compose_problem(spec).pid, spec, "small/small")
+        self.said: list[str] = []
+        self.observer = Silent()
+        self.studies: list[Study] = []
+
+    def run(
+        self,
+        *,
+        pool: Any = None,
+        methods: tuple[str, ...] = ("vi", "sgld"),
+        run_reference: Any = instant_reference,
+        run_trial: Any = instant_trial,
+        reference: ReferencePlan | None = None,
+        space: Any = None,
+        **settings: Any,
+    ) -> Outcome:
+        settings = {"max_trials": 6, "batch_size": 2, "method_budget": 10.0, **settings}
+        pool = pool or InProcessPool()
+        self.observer = Silent()
+        self.studies = [
+            Study(
+                self.problem,
+                method,
+                StudySettings(**settings),
+                read_search_space(space),
+                self.store,
+                say=self.said.append,
+            )
+            for method in methods
+        ]
+        try:
+            return Scheduler(
+                self.studies,
+                store=self.store,
+                results=Results(self.store, say=self.said.append),
+                reference=reference or ReferencePlan(budget_sec=5.0),
+                pool=pool,
+                run_reference=run_reference,
+                run_trial=run_trial,
+                observer=self.observer,
+                say=self.said.append,
+            ).run()
+        finally:
+            pool.close(cancel=True)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return pd.read_parquet(self.store.trials_table)
+
+    @property
+    def ran(self) -> list[str]:
+        return [what for kind, what in self.observer.told if kind == "trial"]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+def test_a_run_leaves_every_trial_in_the_table_and_the_best_in_yaml(line: Line) -> None:
+    outcome = line.run()
+    assert outcome == Outcome()
+    table = line.table
+    assert table.groupby("method").trial_number.apply(sorted).to_dict() == {
+        "vi": list(range(6)),
+        "sgld": list(range(6)),
+    }
+    assert table.trial_id.is_unique
+    best = yaml.safe_load(line.store.best.read_text())[line.problem.pid]["methods"]
+    for method, rows in table.groupby("method"):
+        assert best[method]["objective"] == rows.objective.min()
+        assert (
+            best[method]["hyperparams"].items() <= rows.hyperparams[rows.objective.idxmin()].items()
+        )
+    for row in table.itertuples():
+        folder = line.store.trial_folder(row.pid, row.method, row.trial_id)
+        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "metrics.json"]
+
+
+def test_a_second_run_does_nothing_again(line: Line) -> None:
+    line.run()
+    before = line.table
+    line.run(run_trial=diverging_trial, run_reference=poor_reference)
+    assert line.observer.told == []
+    pd.testing.assert_frame_equal(before, line.table)
+
+
+def test_raising_max_trials_continues(line: Line) -> None:
+    line.run(max_trials=4)
+    first = line.table
+    line.run(max_trials=7)
+    merged = line.table.merge(first, on="trial_id", suffixes=("", "_first"))
+    assert len(line.table) == 14 and len(merged) == 8
+    assert (merged.objective == merged.objective_first).all()
+
+
+def test_a_resumed_study_proposes_what_an_uninterrupted_one_would_have(tmp_path: Path) -> None:
+    whole, parts = Line(tmp_path / "whole"), Line(tmp_path / "parts")
+    whole.run(max_trials=16, batch_size=1)
+    for end in (5, 11, 16):
+        parts.run(max_trials=end, batch_size=1)
+    assert list(whole.table.trial_id) == list(parts.table.trial_id)
+
+
+def test_trials_that_a_killed_run_left_running_are_run_again_as_they_were(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=3)
+    study = line.studies[0]
+    left = [study.ask(), study.ask()]
+    del study
+    line.run(methods=("vi",), max_trials=6)
+    rows = line.table.set_index("trial_number")
+    assert list(rows.index) == list(range(6))
+    for asked in left:
+        row = rows.loc[asked.number]
+        assert row.trial_id == asked.spec.trial_id
+        assert row.seed == asked.spec.seed == derive_seed("trial", 0, row.pid, "vi", asked.number)
+
+
+def test_a_trial_that_was_only_half_asked_is_asked_to_its_end(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=4, batch_size=1)
+    journal = line.store.journal(line.problem.pid, "vi")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    created = max(k for k, entry in enumerate(lines) if json.loads(entry)["op_code"] == 4)
+    journal.write_bytes(b"".join(lines[: created + 3]))  # It has its first two parameters.
+    whole = line.table
+    line.run(methods=("vi",), max_trials=4, batch_size=1)
+    assert list(line.table.trial_number) == [0, 1, 2, 3]
+    assert list(line.table.params_lr) == list(whole.params_lr)
+    assert list(line.table.trial_id[:3]) == list(whole.trial_id[:3])
+
+
+def test_a_finished_trial_that_was_not_told_is_told_and_not_run(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=3)
+    asked = line.studies[0].ask()
+    spec = asked.spec
+    path = line.store.metrics(spec.pid, "vi", spec.trial_id)
+    instant_trial(dict(spec.problem), spec.method_cfg, LLC, str(path), 10.0, spec.seed, "")
+    line.run(methods=("vi",), max_trials=4, run_trial=diverging_trial)
+    assert list(line.table.status) == ["complete"] * 4
+
+
+@pytest.mark.parametrize("damage", [b'{"op_code": 5, "tr', b"\x00\x00\x00", b"rubbish\n{}\n"])
+def test_a_damaged_journal_tail_is_cut_off_and_kept(line: Line, damage: bytes) -> None:
+    line.run()
+    before = line.table
+    journal = line.store.journal(line.problem.pid, "vi")
+    with journal.open("ab") as file:
+        file.write(damage)
+    line.run()
+    assert "damaged end" in line.said[0] and len(line.said) == 1
+    assert journal.with_name(f"{journal.name}.broken-1").read_bytes() == damage
+    pd.testing.assert_frame_equal(before, line.table)
+
+
+def test_a_lost_journal_is_rebuilt_from_the_trials_own_files(line: Line) -> None:
+    line.run(methods=("vi",), batch_size=1)
+    before = line.table
+    line.store.journal(line.problem.pid, "vi").unlink()
+    line.run(methods=("vi",), batch_size=1, run_trial=diverging_trial)
+    pd.testing.assert_frame_equal(before, line.table)
+
+
+def test_damaged_metrics_of_a_told_trial_are_set_aside_and_restored(line: Line) -> None:
+    line.run(methods=("vi",))
+    row = line.table.iloc[2]
+    path = line.store.metrics(row.pid, row.method, row.trial_id)
+    whole = read_json(path)
+    path.write_text(path.read_text().replace("0.1", "0.7", 1))
+    line.run(methods=("vi",))
+    assert "checksum" in line.said[0]
+    assert read_json(path) == whole
+    assert len(list(path.parent.glob("metrics.json.broken-*"))) == 1
+    assert line.ran == []
+
+
+def test_damaged_metrics_of_an_untold_trial_are_set_aside_and_computed_again(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=2)
+    spec = line.studies[0].ask().spec
+    path = line.store.metrics(spec.pid, "vi", spec.trial_id)
+    path.parent.mkdir(parents=True)
+    path.write_text('{"status": "compl')
+    line.run(methods=("vi",), max_trials=3)
+    assert line.ran == [spec.trial_id]
+    assert read_json(path)["status"] == "complete"
+
+
+def test_a_damaged_reference_is_set_aside_and_computed_again(line: Line) -> None:
+    line.run()
+    path = line.store.reference(line.problem.pid)
+    path.write_bytes(path.read_bytes()[:20])
+    line.run()
+    assert line.observer.told == [("reference", line.problem.pid)]
+    assert read_json(path)["llc_ref"] == LLC
+
+
+def test_a_failed_trial_is_told_a_finite_penalty_and_stays_in_the_table(line: Line) -> None:
+    outcome = line.run(methods=("vi",), run_trial=diverging_trial)
+    table = line.table
+    assert list(table.status) == ["failed"] * 6
+    assert list(table.error_msg) == ["The loss is NaN."] * 6
+    assert (table.objective == LLC).all() and table.llc_hat.isna().all()
+    assert outcome.failures == [
+        f"Study {line.problem.pid}:vi has no result: all 6 trials failed, the last one because "
+        "The loss is NaN."
+    ]
+
+
+def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
+    study = Study(
+        line.problem,
+        "vi",
+        StudySettings(method_budget=10.0),
+        read_search_space(None),
+        line.store,
+        say=line.said.append,
+    )
+    study.begin(Reference(LLC, 0.05, "ok"))
+    result = {"status": "complete", "llc_hat": LLC + 50, "hyperparams": {}}
+    study.tell(study.ask(), result)
+    row = study.tell(study.ask(), {**result, "status": "failed", "llc_hat": None})
+    assert row["objective"] == 50.0
+
+
+def test_a_trial_ended_at_its_deadline_fails_with_its_reason(line: Line) -> None:
+    line.run(methods=("vi",), pool=FailingPool(DeadlineExceeded("Ended after 70 s.")))
+    row = line.table.iloc[0]
+    assert (row.status, row.error_msg, row.objective) == ("failed", "Ended after 70 s.", LLC)
+    assert read_json(line.store.metrics(row.pid, "vi", row.trial_id))["status"] == "failed"
+    assert len(line.table) == 6
+
+
+def test_a_lost_trial_is_asked_afresh_and_teaches_nothing(line: Line) -> None:
+    outcome = line.run(methods=("vi",), pool=FailingPool(WorkerLost("It died.")))
+    table = line.table
+    assert outcome.failures == []
+    assert (table.status == "complete").sum() == 6 and len(table) == 7
+    lost = table[table.status == "failed"].iloc[0]
+    assert lost.error_msg == "It died." and math.isnan(lost.objective)
+
+
+def test_a_study_that_loses_all_its_workers_gives_up_and_others_go_on(line: Line) -> None:
+    outcome = line.run(pool=FailingPool(*[WorkerLost("It died.")] * 3), batch_size=1)
+    assert [study.given_up for study in line.studies] == [True, False]
+    assert len(outcome.failures) == 1 and "It died." in outcome.failures[0]
+    assert (line.table[line.table.method == "sgld"].status == "complete").sum() == 6
+    assert line.run(batch_size=1).failures == []
+    assert (line.table[line.table.method == "vi"].status == "complete").sum() == 6
+
+
+def test_a_lost_pool_ends_the_run_and_loses_no_trial(line: Line) -> None:
+    outcome = line.run(pool=FailingPool(PoolLost("The interchange is gone.")), methods=("vi",))
+    assert outcome.failures == ["The interchange is gone."]
+    assert line.run(methods=("vi",)).failures == []
+    assert list(line.table.status) == ["complete"] * 6
+
+
+def test_an_unreliable_reference_is_not_tuned_against(line: Line) -> None:
+    outcome = line.run(run_reference=poor_reference)
+    assert len(line.table) == 0
+    assert "R-hat <= 1.01" in outcome.failures[0] and "--hmc-budget" in outcome.failures[0]
+    line.run(run_reference=poor_reference)
+    assert line.observer.told == [], "the same budget would give the same reference"
+    line.run(reference=ReferencePlan(budget_sec=50.0))
+    assert line.observer.told[0] == ("reference", line.problem.pid)
+    assert len(line.table) == 12
+
+
+def test_an_accepted_unreliable_reference_stays_visible(line: Line) -> None:
+    plan = ReferencePlan(budget_sec=5.0, accept_unreliable=True)
+    assert line.run(run_reference=poor_reference, reference=plan).failures == []
+    assert set(line.table.ref_status) == {"unreliable"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "optuna.seed was 0 and is now 1"),
+        ({"huber_delta": 0.5}, "optuna.huber_delta was None and is now 0.5"),
+        ({"method_budget": 20.0}, "optuna.method_budget was 10.0 and is now 20.0"),
+        ({"space": {"vi": {"M": {"high": 4}}}}, "search_space.M.high was 8 and is now 4"),
+    ],
+)
+def test_a_changed_study_is_told_what_changed(line: Line, change: dict, said: str) -> None:
+    line.run(methods=("vi",))
+    settings = {"method_budget": 10.0, **change}
+    space = read_search_space(settings.pop("space", None))
+    study = Study(
+        line.problem, "vi", StudySettings(**settings), space, line.store, say=line.said.append
+    )
+    assert said in study.changes()
+
+
+def test_a_study_refuses_another_reference_and_keeps_its_own_for_one_that_agrees(
+    line: Line,
+) -> None:
+    line.run(methods=("vi",))
+    settings = StudySettings(method_budget=10.0)
+    study = Study(
+        line.problem, "vi", settings, read_search_space(None), line.store, say=line.said.append
+    )
+    with pytest.raises(StudyChanged, match=r"was 4.5 \(se 0.05\) and is now 7"):
+        study.begin(Reference(7.0, 0.05, "ok"))
+    study.begin(Reference(4.55, 0.05, "ok"))
+    assert study.reference.llc_ref == LLC and "which agree" in line.said[-1]
+
+
+def test_a_converged_study_stops(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=100, batch_size=1, patience=5)
+    assert 5 < len(line.table) < 100
+    assert line.studies[0].stopped is not None and "converged" in line.studies[0].stopped
+    line.run(methods=("vi",), max_trials=100, batch_size=1, patience=5)
+    assert line.ran == []
+
+
+def test_rows_of_other_studies_in_the_folder_stay(line: Line, tmp_path: Path) -> None:
+    line.run(methods=("vi",))
+    other = Line(tmp_path, seed=1)
+    other.run(methods=("sgld",))
+    assert len(other.table) == 12
+    assert set(yaml.safe_load(line.store.best.read_text())) == {line.problem.pid, other.problem.pid}
+
+
+def test_the_pickled_study_stands_alone(line: Line) -> None:
+    line.run(methods=("vi",))
+    snapshot = line.store.snapshot(line.problem.pid, "vi").read_bytes()
+    line.store.journal(line.problem.pid, "vi").unlink()
+    study = pickle.loads(snapshot)
+    assert len(study.trials) == 6
+    assert study.best_value == line.table.objective.min()
+
+
+def test_a_signal_ends_the_run_between_two_trials_and_it_resumes(line: Line) -> None:
+    class Interrupting(InProcessPool):
+        count = 0
+
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
+            self.count += 1
+            if self.count == 6:
+                threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
+                return Future()  # It would never end.
+            return super().submit(function, *args, **kwargs)
+
+    outcome = line.run(pool=Interrupting())
+    assert outcome.interrupted and 0 < len(line.table) < 12
+    assert line.run() == Outcome()
+    assert line.table.groupby("method").trial_number.apply(sorted).tolist() == [list(range(6))] * 2
