@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import VIConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.mixture import Mixture, log_density, pack, place, unpack
 from lambda_hat.target import Arrays, Form, Target, loss, minibatch_loss, squared_distance
 
 DTYPE = "float32"
@@ -36,39 +36,36 @@ GUIDE_MEMORY = 0.9
 """Decay of the moment that says how far from w* to probe."""
 SPREAD = 0.5
 """Distance between components at the start, in whitened widths, whatever the dimension."""
+REPORT_SHARE = 0.01
+"""Weight of the newest step in the running means of the report."""
 COLLAPSED = 1e-3
 """A component that weighs less is out of the mixture."""
 
 
-class Params(NamedTuple):
-    """The mixture in whitened coordinates z = (w - w*) / S."""
-
-    logits: Float[Array, " M"]
-    shift: Float[Array, "M d"]
-    """mu_m."""
-    loading: Float[Array, "M d r"]
-    """A_m."""
-    log_scale: Float[Array, "M d"]
-    """log s_m."""
-
-
 class Report(NamedTuple):
-    """Running means over the last steps of the fit."""
+    """Running means over the last steps of the fit, under q."""
 
-    elbo: Float[Array, ""]
+    energy: Float[Array, ""]
+    """U on minibatches."""
     entropy: Float[Array, ""]
+    """Of z: log det S is added at the end."""
+    loss: Float[Array, ""]
     scale_gradient: Float[Array, ""]
     """Derivative of -ELBO by the log of q's size, which is E_q[(w - w*) . grad U] - d."""
 
 
 class State(NamedTuple):
-    """The mixture, its optimiser, and the coordinates they live in."""
+    """The mixture of z = (w - w*) / S, its optimiser, and S."""
 
-    params: Params
+    flat: Float[Array, "M p"]
+    """The `Mixture`, packed: one array makes a small program."""
     moments: Any
     whitening: Float[Array, " d"]
     """The diagonal of S."""
-    report: Report
+    report: Float[Array, " 4"]
+    """A `Report`, packed."""
+    num_skipped: Float[Array, ""]
+    """Steps left out because a gradient was not finite."""
 
 
 class Structure(NamedTuple):
@@ -121,38 +118,10 @@ def width(arrays: Arrays, second_moment: Float[Array, " d"]) -> Float[Array, " d
     return 2.0 / (pull + jnp.sqrt(pull**2 + 4.0 * arrays.gamma))
 
 
-def log_density(params: Params, z: Float[Array, " d"]) -> Float[Array, ""]:
-    """log q in whitened coordinates; the largest matrix factorised is r x r (Woodbury)."""
-    inverse_scale = jnp.exp(-params.log_scale)
-    residual = (z - params.shift) * inverse_scale
-    square = jnp.sum(residual**2, axis=-1)
-    log_volume = jnp.sum(params.log_scale, axis=-1)
-    rank = params.loading.shape[-1]
-    if rank:
-        factors = params.loading * inverse_scale[:, :, None]
-        root = jnp.linalg.cholesky(jnp.eye(rank, dtype=z.dtype) + factors.mT @ factors)
-        seen = jnp.einsum("mdr,md->mr", factors, residual)[:, :, None]
-        square -= jnp.sum(solve_triangular(root, seen, lower=True) ** 2, axis=(1, 2))
-        log_volume += jnp.sum(jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=-1)
-    normal = -0.5 * (square + z.shape[0] * jnp.log(2.0 * jnp.pi)) - log_volume
-    return jax.nn.logsumexp(jax.nn.log_softmax(params.logits) + normal)
-
-
-def sample_component(
-    key: PRNGKeyArray, shift: Array, loading: Array, log_scale: Array, shape: tuple[int, ...]
-) -> Float[Array, "*shape d"]:
-    """Reparametrised whitened draws of one component: mu + A eta + s eps."""
-    factor_key, own_key = jax.random.split(key)
-    d, rank = loading.shape
-    eta = jax.random.normal(factor_key, (*shape, rank), shift.dtype)
-    eps = jax.random.normal(own_key, (*shape, d), shift.dtype)
-    return shift + eta @ loading.T + jnp.exp(log_scale) * eps
-
-
 def build(form: Form, structure: Structure) -> Sampler:
     """VI on the targets of one form."""
-    M, batch, num_samples = structure.M, structure.batch_size, structure.num_samples
-    optimiser = optax.scale_by_adam()
+    M, r, batch, num_samples = structure
+    optimiser: Any = optax.scale_by_adam()
 
     def whitening(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Array:
         """S from moments of the minibatch loss gradient, all 1 without probes."""
@@ -174,59 +143,56 @@ def build(form: Form, structure: Structure) -> Sampler:
         return jnp.where(settings.num_probes > 0, width(arrays, moment), ones)
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
-        whiten_key, *keys = jax.random.split(key, 4)
+        whiten_key, start_key = jax.random.split(key)
         d, dtype = arrays.w_star.shape[0], arrays.w_star.dtype
         unit = jnp.where(settings.num_probes > 0, 1.0, (arrays.nbeta + arrays.gamma) ** -0.5)
-        shapes = ((M, d), (M, d, structure.r), (M, d))
-        shift, loading, jitter = (
-            SPREAD * d**-0.5 * jax.random.normal(k, shape, dtype)
-            for k, shape in zip(keys, shapes, strict=True)
-        )
-        params = Params(jnp.zeros(M, dtype), unit * shift, unit * loading, jnp.log(unit) + jitter)
-        zero = jnp.zeros((), dtype)
+        noise = SPREAD * d**-0.5 * jax.random.normal(start_key, (r + 2, M, d), dtype)
+        shift, jitter, loading = noise[0], noise[1], jnp.moveaxis(noise[2:], 0, -1)
+        q = Mixture(jnp.zeros(M, dtype), unit * shift, unit * loading, jnp.log(unit) + jitter)
+        flat = pack(q)
         scale = whitening(whiten_key, arrays, settings)
-        return State(params, optimiser.init(params), scale, Report(zero, zero, zero))
+        zero = jnp.zeros((), dtype)
+        return State(flat, optimiser.init(flat), scale, jnp.zeros(len(Report._fields)), zero)
 
     def negative_elbo(
-        params: Params, key: PRNGKeyArray, arrays: Arrays, scale: Array
-    ) -> tuple[Array, Array]:
-        """(E_q[log q + U], E_q[log q]) with the gradients of the module's docstring."""
+        flat: Array, key: PRNGKeyArray, arrays: Arrays, scale: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """E_q[log q + U], with the gradients of the module's docstring; (E_q[log q], E_q[L])."""
         batch_key, sample_key = jax.random.split(key)
-        fixed = jax.lax.stop_gradient(params)
+        d = scale.shape[0]
+        q, fixed = unpack(flat, d), unpack(jax.lax.stop_gradient(flat), d)
 
-        def one(z: Array) -> tuple[Array, Array]:
+        def one(z: Array) -> tuple[Array, Array, Array]:
             w = arrays.w_star + scale * z
-            energy = arrays.nbeta * minibatch_loss(form, arrays, batch_key, w, batch)
-            energy += 0.5 * arrays.gamma * squared_distance(arrays, w)
-            return log_density(fixed, z) - jnp.sum(jnp.log(scale)), energy
+            value = minibatch_loss(form, arrays, batch_key, w, batch)
+            energy = arrays.nbeta * value + 0.5 * arrays.gamma * squared_distance(arrays, w)
+            logq = log_density(fixed, z)
+            return logq + energy, logq, value
 
-        def component(key: PRNGKeyArray, shift: Array, loading: Array, log_scale: Array) -> Any:
-            z = sample_component(key, shift, loading, log_scale, (num_samples,))
-            return jax.tree.map(jnp.mean, jax.vmap(one)(z))
-
-        keys = jax.random.split(sample_key, M)
-        logq, energy = jax.vmap(component)(keys, *params[1:])
-        weights = jax.nn.softmax(params.logits)
-        return weights @ (logq + energy), weights @ logq
+        noise = jax.random.normal(sample_key, (M, num_samples, r + d), scale.dtype)
+        z = jax.vmap(place)(noise, *q[1:])
+        total, logq, value = (x.mean(axis=1) for x in jax.vmap(jax.vmap(one))(z))
+        weights = jax.nn.softmax(q.logits)
+        return weights @ total, (weights @ logq, weights @ value)
 
     def fit(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Array]:
-        """One step of Adam, skipped where a gradient is not finite; (state, skipped)."""
-        params = state.params
-        (value, logq), gradient = jax.value_and_grad(negative_elbo, has_aux=True)(
-            params, key, arrays, state.whitening
+        """One step of Adam; a gradient that is not finite counts as 0. (state, left out)."""
+        flat, moments, scale, report, num_skipped = state
+        (value, (logq, mean_loss)), gradient = jax.value_and_grad(negative_elbo, has_aux=True)(
+            flat, key, arrays, scale
         )
-        finite = jnp.isfinite(optax.tree.norm(gradient))
+        finite = jnp.isfinite(jnp.sum(gradient)) & jnp.isfinite(value)
+        gradient = jnp.where(finite, gradient, 0.0)
+        direction, moments = optimiser.update(gradient, moments)
         done = i.astype(value.dtype) / settings.num_warmup
         rate = settings.lr * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
-        direction, moments = optimiser.update(gradient, state.moments)
-        stepped = jax.tree.map(lambda x, u: x - rate * u, params, direction)
-        news = Report(-value, -logq, _scale_gradient(params, gradient))
-        share = jnp.maximum(1.0 / (i + 1.0), 0.01)
-        report = jax.tree.map(lambda old, new: old + share * (new - old), state.report, news)
-        moved = State(stepped, moments, state.whitening, report)
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, state), ~finite
+        news = Report(value - logq, -logq, mean_loss, _scale_gradient(flat, gradient, scale.size))
+        share = jnp.maximum(1.0 / (i + 1.0), REPORT_SHARE)
+        report = jnp.where(finite, report + share * (jnp.stack(news) - report), report)
+        moved = State(flat - rate * direction, moments, scale, report, num_skipped + ~finite)
+        return moved, ~finite
 
     def step(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
@@ -239,41 +205,39 @@ def build(form: Form, structure: Structure) -> Sampler:
         each = jnp.ones(NUM_CHAINS, arrays.w_star.dtype)
         work = each * _work(form, arrays, structure, settings, i)
         absent = each * jnp.nan
-        return state, Info(
-            acceptance=absent, divergence=each * skipped, energy=absent, work=work
-        )
+        return state, Info(acceptance=absent, divergence=each * skipped, energy=absent, work=work)
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
-        """Fresh draws of q; during the fit their loss is a minibatch's, a trace to look at."""
-        batch_key, sample_key = jax.random.split(key)
-
-        def one(key: PRNGKeyArray) -> Array:
-            which_key, key = jax.random.split(key)
-            m = jax.random.categorical(which_key, state.params.logits)
-            z = sample_component(key, *(leaf[m] for leaf in state.params[1:]), ())
-            return arrays.w_star + state.whitening * z
-
-        w = jax.vmap(one)(jax.random.split(sample_key, NUM_CHAINS))
+        """Fresh draws of q; during the fit their losses are the last step's mean, to look at."""
+        which_key, noise_key = jax.random.split(key)
+        d = arrays.w_star.shape[0]
+        q = unpack(state.flat, d)
+        which = jax.random.categorical(which_key, q.logits, shape=(NUM_CHAINS,))
+        noise = jax.random.normal(noise_key, (NUM_CHAINS, r + d), arrays.w_star.dtype)
+        z = jax.vmap(lambda m, x: place(x, *(leaf[m] for leaf in q[1:])))(which, noise)
+        w = arrays.w_star + state.whitening * z
         losses = jax.lax.cond(
             i < settings.num_warmup,
-            jax.vmap(lambda w: minibatch_loss(form, arrays, batch_key, w, batch)),
-            jax.vmap(lambda w: loss(form, arrays, w)),
-            w,
+            lambda: jnp.full(NUM_CHAINS, Report(*state.report).loss),
+            lambda: jax.vmap(lambda w: loss(form, arrays, w))(w),
         )
         distance = jax.vmap(lambda w: squared_distance(arrays, w))(w)
         return Draw(losses, jnp.ones_like(losses), distance, jnp.full_like(losses, jnp.nan))
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
-        log_weights = jax.nn.log_softmax(state.params.logits)
+        log_weights = jax.nn.log_softmax(state.flat[:, 0])
         weights = jnp.exp(log_weights)
+        report = Report(*state.report)
+        entropy = report.entropy + jnp.sum(jnp.log(state.whitening))
         return {
             "weight_min": weights.min(),
             "weight_max": weights.max(),
             "components_effective": jnp.exp(-jnp.sum(weights * log_weights)),
             "collapsed": (weights.min() < COLLAPSED).astype(weights.dtype),
-            "elbo": state.report.elbo,
-            "entropy": state.report.entropy,
-            "virial_ratio": 1.0 + state.report.scale_gradient / arrays.w_star.shape[0],
+            "elbo": entropy - report.energy,
+            "entropy": entropy,
+            "skipped_steps": state.num_skipped,
+            "virial_ratio": 1.0 + report.scale_gradient / arrays.w_star.shape[0],
             "whitening_min": state.whitening.min(),
             "whitening_max": state.whitening.max(),
         }
@@ -281,18 +245,14 @@ def build(form: Form, structure: Structure) -> Sampler:
     return Sampler(init, step, draw, summary)
 
 
-def _scale_gradient(params: Params, gradient: Params) -> Array:
+def _scale_gradient(flat: Array, gradient: Array, d: int) -> Array:
     """Derivative along z -> (1 + e) z for all of q at once."""
-    return (
-        jnp.vdot(params.shift, gradient.shift)
-        + jnp.vdot(params.loading, gradient.loading)
-        + jnp.sum(gradient.log_scale)
-    )
+    by_size = jnp.vdot(flat[:, 1:], gradient[:, 1:])
+    scales = slice(1 + d, 1 + 2 * d)
+    return by_size + jnp.sum((1.0 - flat[:, scales]) * gradient[:, scales])
 
 
-def _work(
-    form: Form, arrays: Arrays, structure: Structure, settings: Settings, i: Array
-) -> Array:
+def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, i: Array) -> Array:
     """Full-data gradients of step i and its draw, for each chain.
 
     A step of the fit takes M x num_samples minibatch gradients and records one minibatch loss a
