@@ -254,9 +254,9 @@ class TrainingConfig:
     restarts: int | None = bounded(None, least=1)
     """Initial points, the best of which is kept; null asks for a number by size."""
     polish_steps: int = bounded(500, least=0)
-    """Most second-order steps on the full data in float64."""
+    """Most quasi-Newton steps on the full data in float64."""
     shakes: int = bounded(8, least=0)
-    """Tries in a row to find a lower minimum nearby before w* is believed."""
+    """Most rounds of looking for a lower minimum nearby; a round that finds none is the last."""
     shift_bias_tol: float = bounded(0.005, above=0)
     """Predicted shift bias, relative to the LLC, above which w* is refused."""
 

@@ -13,10 +13,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
 from lambda_hat.problem.data import stream
-from lambda_hat.problem.descent import DENSE_MAX_DIM, descend
+from lambda_hat.problem.descent import descend
 from lambda_hat.problem.evidence import Curvature, gather_evidence, measure_curvature
 from lambda_hat.problem.forms import NetworkForm, make_form
 from lambda_hat.problem.network import draw_weights
+
+_POLISHED_WORK = 2e6
+"""Rows times parameters times points of one round of polishing; the best points get it."""
 
 Vector = Float[np.ndarray, " d"]
 Points = Float[Array, "restarts d"]
@@ -41,28 +44,31 @@ def train(
         raise TypeError(f"Only networks are trained, but got a {config.model.family} model.")
     with jax.enable_x64(True):
         arrays = jax.tree.map(jnp.asarray, data)
-        points = _adam_restarts(config, form, arrays, start)
+        points = _adam_restarts(config, training, form, arrays, start)
         losses = np.asarray(_losses(form, arrays, points))
-        if points.shape[1] > DENSE_MAX_DIM:  # One polish of a large network takes long enough.
-            points = points[np.nanargmin(losses)][None]
+        rows = config.data.n * points.shape[1] * len(points)
+        kept = max(1, int(len(points) * min(1.0, _POLISHED_WORK / rows)))
+        points = points[np.argsort(losses)[:kept]]  # NaN sorts last.
         w, polished = _polish_best(form, arrays, points, training)
-        curvature = measure_curvature(form, arrays, w, config)
-        w, curvature, lower = _shake(config, form, arrays, w, curvature, len(points))
+        w, curvature, shaken = _shake(config, training, form, arrays, w, len(points))
         evidence = gather_evidence(form, arrays, w, curvature, config)
         evidence |= {
             "adam_losses": losses.tolist(),
             "polished_losses": polished.tolist(),
-            "shaken_losses": lower,
+            "shaken_losses": shaken,
             "started_at_teacher": start is not None,
         }
         return np.asarray(w), evidence
 
 
 def _adam_restarts(
-    config: ProblemConfig, form: NetworkForm, arrays: dict, start: Vector | None
+    config: ProblemConfig,
+    training: TrainingConfig,
+    form: NetworkForm,
+    arrays: dict,
+    start: Vector | None,
 ) -> Points:
-    training, rng = config.training, stream(config.seed, "init")
-    assert training is not None
+    rng = stream(config.seed, "init")
     kind = {"bias": form.bias, "activation": form.activation}
     points = [draw_weights(rng, form.sizes, **kind) for _ in range(training.restarts or 1)]
     points = points if start is None else [start, *points[1:]]
@@ -137,27 +143,28 @@ def _polish_best(
 
 def _shake(
     config: ProblemConfig,
+    training: TrainingConfig,
     form: NetworkForm,
     arrays: dict,
     w: Array,
-    curvature: Curvature,
     num: int,
 ) -> tuple[Array, Curvature, list[float]]:
-    """Moves by the posterior's own width and descends again, until a round finds nothing lower.
+    """Moves by the posterior's own width and descends again, until a round gains nothing.
+
+    A gain counts if it moves the LLC by more than a tenth of what w* is allowed to be off by.
 
     Returns:
-        The lowest point, its curvature, and the loss after each round that found a lower one.
+        The lowest point, its curvature, and the loss before and after each round that gained.
     """
-    training = config.training
-    assert training is not None
-    rng, losses = stream(config.seed, "shakes"), []
-    best = float(_losses(form, arrays, w[None])[0])
-    for _ in range(training.shakes or 0):
-        moves = curvature.posterior_moves(rng, num)
-        lowest, polished = _polish_best(form, arrays, w[None] + moves, training)
-        if not float(polished.min()) < best * (1 - 1e-6):
+    rng, losses = stream(config.seed, "shakes"), [float(_losses(form, arrays, w[None])[0])]
+    curvature = measure_curvature(form, arrays, w, config)
+    for _ in range(training.shakes):
+        points = w[None] + curvature.posterior_moves(rng, num)
+        lowest, polished = _polish_best(form, arrays, points, training)
+        gain = config.nbeta * (losses[-1] - float(polished.min()))
+        if not gain > 0.1 * training.shift_bias_tol * curvature.laplace_llc:
             break
-        w, best = lowest, float(polished.min())
-        losses.append(best)
+        w = lowest
+        losses.append(float(polished.min()))
         curvature = measure_curvature(form, arrays, w, config)
     return w, curvature, losses
