@@ -18,12 +18,11 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lambda_hat.store import replacing, write_bytes
-from lambda_hat.trial import TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _FINGERPRINT = "fingerprint"
-_RESULT = "result"
+_RECORD = "record"
 
 
 class Journal:
@@ -73,14 +72,14 @@ class Journal:
         self._reseed(seed)
         return Trial(self._study, frozen._trial_id)
 
-    def tell(self, trial: Trial, value: float, result: TrialResult) -> None:
-        """Ends a trial with its score and keeps its result."""
-        trial.set_user_attr(_RESULT, result)
+    def tell(self, trial: Trial, value: float, record: dict[str, Any]) -> None:
+        """Ends a trial with its score and keeps its record."""
+        trial.set_user_attr(_RECORD, record)
         self._study.tell(trial, value)
 
-    def lose(self, trial: Trial, result: TrialResult) -> None:
+    def lose(self, trial: Trial, record: dict[str, Any]) -> None:
         """Ends a trial that nobody could run: the sampler shall learn nothing from it."""
-        trial.set_user_attr(_RESULT, result)
+        trial.set_user_attr(_RECORD, record)
         self._study.tell(trial, state=TrialState.FAIL)
 
     def snapshot(self, path: Path) -> None:
@@ -96,9 +95,9 @@ class Journal:
         self._study.sampler = optuna.samplers.TPESampler(seed=seed)
 
 
-def stored_result(trial: FrozenTrial) -> TrialResult | None:
-    """The result a finished trial was told with."""
-    return trial.user_attrs.get(_RESULT)
+def stored_record(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The record a finished trial was told with."""
+    return trial.user_attrs.get(_RECORD)
 
 
 def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:

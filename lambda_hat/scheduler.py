@@ -59,7 +59,7 @@ class ReferencePlan:
     budget_sec: float = 36000.0
     accept_unreliable: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The YAML's `reference:` as the user wrote it."""
+    """`reference:` of the config, with its defaults."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial
 
 from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
-from lambda_hat.journal import Journal, stored_result
+from lambda_hat.journal import Journal, stored_record
 from lambda_hat.objective import objective_from_metrics, penalty
 from lambda_hat.search_space import Space, suggest_method_params
 from lambda_hat.store import Store, read_if_whole, write_json
@@ -145,10 +145,11 @@ class Study:
 
     def _recall(self, trial: FrozenTrial) -> None:
         """Puts a finished trial into the books; its file is made whole from the journal."""
-        result = stored_result(trial)
-        if result is None:
+        record = stored_record(trial)
+        if record is None:
             return  # Ended by another program, such as the dashboard: no run of ours.
-        spec = self._spec(trial.number, result["hyperparams"])
+        result = record["metrics"]
+        spec = self._spec(trial.number, record["hyperparams"])
         path = self._store.metrics(spec.pid, self.method, spec.trial_id)
         if path.exists() and read_if_whole(path, RESULT_KEYS, self._say) is None:
             write_json(path, result)
@@ -205,14 +206,13 @@ class Study:
         score = objective_from_metrics(result, llc_ref, huber_delta=delta)
         if not math.isfinite(score):
             score = penalty(llc_ref, self._worst, huber_delta=delta)
-        result = {**result, "hyperparams": dict(asked.spec.hyperparams)}
-        self._journal.tell(asked.trial, score, result)
+        self._journal.tell(asked.trial, score, _record(asked, result))
         return self._book(asked.number, asked.spec, result, score)
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that its worker did not survive; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
-        self._journal.lose(asked.trial, result)
+        self._journal.lose(asked.trial, _record(asked, result))
         row = self._book(asked.number, asked.spec, result, None)
         self._lost_in_a_row += 1
         if self._lost_in_a_row >= MAX_LOST:
@@ -255,6 +255,11 @@ class Study:
     def snapshot(self) -> None:
         """Refreshes the pickled study."""
         self._journal.snapshot(self._store.snapshot(self.problem.pid, self.method))
+
+
+def _record(asked: Asked, result: TrialResult) -> dict[str, Any]:
+    """What the journal keeps of a trial: its metrics.json, and what was asked for."""
+    return {"hyperparams": dict(asked.spec.hyperparams), "metrics": result}
 
 
 def _value(reference: Mapping[str, Any]) -> str:

@@ -130,8 +130,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
             huber_delta=settings.huber_delta,
             method_budget=settings.method_budget,
         )
-    given = {key: getattr(reference, key) for key in raw.get("reference") or {}}
-    plan = ReferencePlan(optuna.hmc_budget, reference.accept_unreliable, given)
+    plan = ReferencePlan(optuna.hmc_budget, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, store)
 
 

@@ -1,0 +1,112 @@
+"""argv -> exit code: what both commands share at their edge."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lambda_hat.conf.checks import ConfigError
+from lambda_hat.store import FolderBusy
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def add_common_options(parser: argparse.ArgumentParser, default_config: str) -> None:
+    """The options that both commands have."""
+    parser.add_argument(
+        "--config", type=Path, default=Path(default_config), help="default: %(default)s"
+    )
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("--local", action="store_true", help="run on this machine")
+    workers.add_argument(
+        "--parsl-config", type=Path, metavar="FILE", help="a file that defines fresh_config()"
+    )
+    parser.add_argument("--method-budget", metavar="S", help="seconds for each trial")
+    parser.add_argument("--artifacts-dir", metavar="D")
+    parser.add_argument("--results-dir", metavar="D")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="lay a value over the config, as in optuna.seed=1",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and write nothing"
+    )
+
+
+def workers_file(args: argparse.Namespace, *, trial_sec: float) -> Path | None:
+    """The file that says where workers run, loaded once to see that it can be.
+
+    Returns:
+        None for a dry run that does not say where.
+
+    Raises:
+        ConfigError: Neither option was given, or the file defines no configuration.
+    """
+    from lambda_hat.execution import load_parsl_config, local_config_path
+    from lambda_hat.execution.config import check_config
+
+    if args.local:
+        path = local_config_path()
+    elif args.parsl_config:
+        path = args.parsl_config.absolute()
+    elif args.dry_run:
+        return None
+    else:
+        raise ConfigError(
+            [
+                "Where to run must be given, but neither --local nor --parsl-config is. "
+                "Add --local to run on this machine."
+            ]
+        )
+    check_config(load_parsl_config(path), trial_sec=trial_sec)
+    return path
+
+
+def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:
+    """Runs a command; what a user can cause ends in a sentence, not in a traceback."""
+    _terminate_like_ctrl_c()
+    try:
+        return command()
+    except ConfigError as error:
+        return _say(error.faults, BAD_INPUT)
+    except FolderBusy as busy:
+        return _say([str(busy)], BAD_INPUT)
+    except KeyboardInterrupt:
+        return _say([f"Interrupted. Everything is kept; to go on: {again(argv)}"], INTERRUPTED)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        reason = f"{error.strerror or error}{where}"
+        return _say(
+            [f"Stopped: {reason}. What is done is kept; mend this, then: {again(argv)}"], FAILED
+        )
+
+
+def again(argv: Sequence[str]) -> str:
+    """The command as it was given, for the user to give again."""
+    return shlex.join([sys.argv[0], *argv])
+
+
+def _terminate_like_ctrl_c() -> None:
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for kind in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(kind) == signal.SIG_DFL:
+                signal.signal(kind, interrupt)
+
+
+def _say(sentences: Sequence[str], code: int) -> int:
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+    return code

@@ -1,0 +1,107 @@
+"""Config -> Reference -> Trials -> table: tunes every method on every problem."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lambda_hat.conf.checks import ConfigError
+from lambda_hat.entrypoints.command import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    add_common_options,
+    again,
+    exit_code,
+    workers_file,
+)
+from lambda_hat.entrypoints.console import Console
+from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
+from lambda_hat.execution import open_pool
+from lambda_hat.fingerprint import ADVICE
+from lambda_hat.objective import objective_from_metrics
+from lambda_hat.results import Results
+from lambda_hat.scheduler import Scheduler, grace_sec
+from lambda_hat.search_space import suggest_method_params
+from lambda_hat.store import hold, sweep
+from lambda_hat.study import Study
+
+__all__ = ["main", "objective_from_metrics", "suggest_method_params"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `parsl-optuna`; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: run(parse(argv), argv), argv)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; values are checked where the config is."""
+    parser = argparse.ArgumentParser(prog="parsl-optuna", description=__doc__)
+    add_common_options(parser, "config/optuna_demo.yaml")
+    parser.add_argument("--max-trials", metavar="N", help="trials of each study")
+    parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
+    parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """The line, whole."""
+    names = ("max_trials", "batch_size", "hmc_budget", "method_budget")
+    folders = ("artifacts_dir", "results_dir")
+    options = {name: getattr(args, name) for name in (*names, *folders)}
+    plan = read_study_plan(args.config, args.sets, options)
+    trial_sec = plan.settings.method_budget + grace_sec(plan.settings.method_budget)
+    workers = workers_file(args, trial_sec=trial_sec)
+    console = Console()
+    console.show_plan(plan, workers)
+    if args.dry_run:
+        return DONE
+    with hold(plan.store.results):
+        for folder in (plan.store.results, plan.store.artifacts):
+            sweep(folder)
+        studies = open_studies(plan, console)
+        with (
+            open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec) as pool,
+            console.watching(studies, pool),
+        ):
+            outcome = Scheduler(
+                studies,
+                store=plan.store,
+                results=Results(plan.store, say=console.say),
+                reference=plan.reference,
+                pool=pool,
+                run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
+                run_trial="lambda_hat.runners.run_method:run_method_trial",
+                observer=console,
+                say=console.say,
+            ).run()
+            pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+    console.show_outcome(outcome, studies, plan.store, resume=again(argv))
+    return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
+
+
+def open_studies(plan: StudyPlan, console: Console) -> list[Study]:
+    """All studies of the plan, method by method within each problem.
+
+    Raises:
+        ConfigError: Some were begun with other settings, each said in a sentence.
+    """
+    studies = [
+        Study(problem, method, plan.settings, plan.space, plan.store, say=console.say)
+        for problem in plan.problems
+        for method in plan.methods
+    ]
+    faults = [
+        f"Study {study.name} was begun with other settings: {'; '.join(changes)}. {ADVICE}"
+        for study in studies
+        if (changes := study.changes())
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return studies
+
+
+if __name__ == "__main__":
+    sys.exit(main())

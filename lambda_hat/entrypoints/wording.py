@@ -1,0 +1,136 @@
+"""Studies -> words: numbers, lines and tables as a person reads them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from lambda_hat.store import Store
+from lambda_hat.study import Study
+
+BAR = 20
+
+
+def clock(seconds: float) -> str:
+    """A duration as 9 s, 2:05 min or 10:00:00 h."""
+    whole = round(seconds)
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 9.95 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def with_error(value: float | None, se: float | None) -> str:
+    """A value to the second digit of its standard error, as in 4.532 ± 0.021."""
+    if value is None:
+        return "-"
+    if not se or not math.isfinite(se):
+        return f"{value:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(se)))
+    return f"{value:.{digits}f} ± {se:.{digits}f}"
+
+
+def settings_of(hyperparams: Mapping[str, Any]) -> str:
+    """Hyperparameters in one line, numbers to three digits."""
+    words = []
+    for name, value in hyperparams.items():
+        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+        words.append(f"{name}={shown}")
+    return " ".join(words)
+
+
+def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]) -> Table:
+    """How far each study is, one line each."""
+    grid = Table.grid(padding=(0, 2))
+    several = len({study.problem for study in studies}) > 1
+    for study in studies:
+        label = study.problem.label
+        name = f"{escape(label)} {study.method}" if several else study.method
+        if study.name in begun:
+            grid.add_row(name, *_progress(study))
+        elif label in waiting:
+            elapsed = clock(time.monotonic() - waiting[label])
+            grid.add_row(name, f"[dim]waits for its reference, under way for {elapsed}[/]")
+        else:
+            grid.add_row(name, "[dim]has no reference[/]")
+    return grid
+
+
+def _progress(study: Study) -> tuple[str, ...]:
+    done, total = len(study.rows), study.settings.max_trials
+    filled = min(BAR, round(BAR * done / total))
+    bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/]"
+    count = f"{done}/{total}"
+    if study.best is None:
+        return bar, count, "[dim]no estimate yet[/]" if done else ""
+    estimate = with_error(study.best["llc_hat"], study.best["se_hat"])
+    return bar, count, f"best LLC {estimate}", f"error {study.best['error']:.2g}"
+
+
+def result_tables(studies: Sequence[Study]) -> list[Table]:
+    """One table a problem: each method's best trial against the reference."""
+    problems: dict[str, list[Study]] = {}
+    for study in studies:
+        problems.setdefault(study.problem.pid, []).append(study)
+    return [_result_table(group) for group in problems.values()]
+
+
+def _result_table(studies: Sequence[Study]) -> Table:
+    problem, reference = studies[0].problem, studies[0].reference
+    title = f"[bold]{escape(problem.label)}[/] [dim]{problem.pid}[/]"
+    if reference.llc_ref is not None:
+        title += f"  reference LLC {with_error(reference.llc_ref, reference.se_ref)}"
+    if reference.status != "ok":
+        title += f" [red]{reference.status}[/]"
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for name in ("trials", "LLC", "error", "s/trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("best hyperparameters", ratio=1)
+    for study in studies:
+        table.add_row(study.method, *_result(study))
+    if reference.status != "ok" and reference.reasons:
+        table.caption = f"[red]{escape(reference.why)}[/]"
+        table.caption_justify, table.caption_style = "left", ""
+    return table
+
+
+def _result(study: Study) -> tuple[str, ...]:
+    rows = list(study.rows.values())
+    failed = sum(1 for row in rows if row["status"] != "complete")
+    trials = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
+    seconds = [row["runtime_sec"] for row in rows if row["runtime_sec"] is not None]
+    mean = f"{sum(seconds) / len(seconds):.3g}" if seconds else "-"
+    best = study.best
+    if best is None:
+        return trials, "-", "-", mean, "no trial gave an estimate"
+    joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
+    return (
+        trials,
+        with_error(best["llc_hat"], best["se_hat"]),
+        with_error(best["error"], joint),
+        mean,
+        escape(settings_of(best["hyperparams"])),
+    )
+
+
+def files_of(store: Store) -> dict[str, str | list[str]]:
+    """Where a user looks next."""
+    return {
+        "every trial": f"{store.trials_table}",
+        "the best": f"{store.best}",
+        "studies": f"{store.studies} (optuna-dashboard reads the .journal files)",
+        "artifacts": f"{store.artifacts}",
+    }
