@@ -175,14 +175,14 @@ class _Compiled:
         self._cache: dict[Hashable, Callable[..., Any]] = {}
         self.seconds = 0.0
 
-    def call(self, function: Any, *args: Any) -> Any:
+    def get(self, function: Any, *args: Any) -> Callable[..., Any]:
         leaves, tree = jax.tree.flatten(args)
         key = (function, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self._cache:
             began = time.monotonic()
             self._cache[key] = function.lower(*args).compile()
             self.seconds += time.monotonic() - began
-        return self._cache[key](*args)
+        return self._cache[key]
 
 
 _COMPILED = _Compiled()
@@ -197,6 +197,9 @@ class Progress:
         step: index of the next step.
         rows: blocks of recorded fields, name -> [draws, chains], in order, after warm-up.
         warmup_rows: the same, during warm-up.
+        seconds: wall time by what it went into.
+        warmup_cut: whether the time budget ended warm-up early.
+        diverged: whether a loss stopped being finite, which stops the run.
     """
 
     state: Any
@@ -207,6 +210,7 @@ class Progress:
         default_factory=lambda: {"compile": 0.0, "warmup": 0.0, "sample": 0.0}
     )
     warmup_cut: bool = False
+    diverged: bool = False
 
     @property
     def num_draws(self) -> int:
@@ -222,7 +226,7 @@ class Runner:
         target: what to sample.
         config: the method's settings.
         key: the run's only source of randomness.
-        progress: an earlier run's, to go on from it.
+        resume: rebuilds an earlier run's progress, given a state of the same structure.
     """
 
     def __init__(
@@ -232,11 +236,11 @@ class Runner:
         config: Any,
         *,
         key: PRNGKeyArray,
-        progress: Progress | None = None,
+        resume: Callable[[Any], Progress] | None = None,
     ):
         self.method, self.target, self.config = method, target, config
         self.plan: Plan = method.plan(config)
-        self._programs = _functions(method, target.form, method.structure(config))
+        programs = _functions(method, target.form, method.structure(config))
         dtype = target.arrays.w_star.dtype
         self._settings = jax.tree.map(
             lambda x: jnp.asarray(x, dtype if isinstance(x, float) else jnp.int32),
@@ -244,10 +248,14 @@ class Runner:
         )
         init_key, self._key = jax.random.split(key)
         compiled_before = _COMPILED.seconds
-        if progress is None:
-            state = _COMPILED.call(self._programs.init, init_key, target.arrays, self._settings)
-            progress = Progress(state=jax.block_until_ready(state))
-        self.progress = progress
+        given = (target.arrays, self._settings)
+        state = _COMPILED.get(programs.init, init_key, *given)(init_key, *given)
+        state = jax.block_until_ready(state)
+        self.progress = Progress(state=state) if resume is None else resume(state)
+        # All compiling is done here, so that the clock of `run` measures steps alone.
+        counts = _counts(0, 0, 0)
+        self._advance_program = _COMPILED.get(programs.advance, self._key, *given, state, *counts)
+        self._summary_program = _COMPILED.get(programs.summary, *given, state)
         self.progress.seconds["compile"] += _COMPILED.seconds - compiled_before
 
     def run(
@@ -256,6 +264,7 @@ class Runner:
         deadline: float = math.inf,
         num_draws: int | None = None,
         on_chunk: Callable[[Progress], bool | None] | None = None,
+        cut_warmup: bool = True,
     ) -> Progress:
         """Warm up, then draw until `num_draws` (default: the plan's) or the deadline.
 
@@ -264,13 +273,17 @@ class Runner:
                 by the last one's speed, end after it.
             num_draws: total draws of each chain to reach, earlier ones counted.
             on_chunk: called after each chunk; returning True stops the run.
+            cut_warmup: whether a warm-up that takes more than its share of the time until the
+                deadline ends early and is frozen as it is. If not, it goes on until the deadline.
         """
         plan, wanted = self.plan, self.plan.num_draws if num_draws is None else num_draws
         now = time.monotonic()
-        cut = now + plan.warmup_share * (deadline - now) if deadline < math.inf else deadline
+        cut = deadline
+        if cut_warmup and deadline < math.inf:
+            cut = now + plan.warmup_share * (deadline - now)
         if self.progress.step < plan.num_warmup:
             self._advance(plan.num_warmup, cut, on_chunk, warmup=True)
-            if self.progress.step < plan.num_warmup and not self._stopped:
+            if cut_warmup and self.progress.step < plan.num_warmup and not self._stopped:
                 self.progress.step, self.progress.warmup_cut = plan.num_warmup, True
         if self.progress.step >= plan.num_warmup and not self._stopped:
             steps = (wanted - self.progress.num_draws) * plan.thin
@@ -292,34 +305,27 @@ class Runner:
             steps = until - progress.step
             stride = min(thin, steps) if warmup else thin
             count = max(1, min(steps // stride, _affordable(per_draw, left)))
-            compiled_before = _COMPILED.seconds
             began = time.monotonic()
-            state, rows = _COMPILED.call(
-                self._programs.advance,
+            state, rows = self._advance_program(
                 self._key,
                 self.target.arrays,
                 self._settings,
                 progress.state,
-                *(jnp.asarray(x, jnp.int32) for x in (progress.step, count, stride)),
+                *_counts(progress.step, count, stride),
             )
             progress.state = jax.block_until_ready(state)
-            compiled = _COMPILED.seconds - compiled_before
-            took = time.monotonic() - began - compiled
-            progress.seconds["compile"] += compiled
+            took = time.monotonic() - began
             progress.seconds["warmup" if warmup else "sample"] += took
             per_draw = took / count
             progress.step += count * stride
             (progress.warmup_rows if warmup else progress.rows).append(_fields(rows, count, stride))
             last = (progress.warmup_rows if warmup else progress.rows)[-1]
-            self._stopped = not np.isfinite(last["loss"]).all() or bool(
-                on_chunk and on_chunk(progress)
-            )
+            progress.diverged = not np.isfinite(last["loss"]).all()
+            self._stopped = progress.diverged or bool(on_chunk and on_chunk(progress))
 
     def summary(self) -> dict[str, float]:
         """The sampler's own scalars at the end of the run."""
-        values = _COMPILED.call(
-            self._programs.summary, self.target.arrays, self._settings, self.progress.state
-        )
+        values = self._summary_program(self.target.arrays, self._settings, self.progress.state)
         return {name: float(value) for name, value in values.items()}
 
     def draws(self) -> Draws:
@@ -359,6 +365,10 @@ class Draws:
     thin: int
     work_total: float
     """Full-data gradient equivalents of the whole run, warm-up and recorded losses included."""
+
+
+def _counts(*values: int) -> list[Array]:
+    return [jnp.asarray(value, jnp.int32) for value in values]
 
 
 def _affordable(per_draw: float, left: float) -> int:

@@ -123,11 +123,11 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: state.adaptation,
         )
         work = jnp.full(structure.num_chains, length, arrays.w_star.dtype)
-        kinetic = jax.vmap(default_metric(metric).kinetic_energy)(info.momentum)
+        kinetic = jax.vmap(lambda p: default_metric(metric).kinetic_energy(p))(info.momentum)
         measured = Info(
             acceptance=info.acceptance_rate,
             divergence=info.is_divergent.astype(work.dtype),
-            energy=kinetic - state.chains.logdensity,
+            energy=jnp.asarray(kinetic - state.chains.logdensity),
             work=work,
         )
         return State(chains, adaptation), measured

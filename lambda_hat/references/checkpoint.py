@@ -1,0 +1,103 @@
+"""Progress -> file: where the chains of a reference stand, so that a later run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lambda_hat.samplers.base import Progress
+from lambda_hat.store import set_aside, write_bytes
+
+_LOG = logging.getLogger(__name__)
+_DIGEST = 64
+"""Hex digits of the checksum that stands before the content."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held.
+
+    Attributes:
+        target_accept: the acceptance these chains were adapted to.
+        seconds: wall time these chains have cost so far.
+        rebuild: gives the progress, from a state of the same structure.
+    """
+
+    target_accept: float
+    seconds: float
+    rebuild: Callable[[Any], Progress]
+
+
+def save_checkpoint(path: Path, *, identity: str, target_accept: float, progress: Progress) -> None:
+    """Writes the progress of the chains called `identity`, whole or not at all."""
+    leaves = jax.tree.leaves(progress.state)
+    arrays = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    for part, blocks in (("rows", progress.rows), ("warmup", progress.warmup_rows)):
+        for name in blocks[0] if blocks else ():
+            arrays[f"{part}_{name}"] = np.concatenate([block[name] for block in blocks])
+    header = {
+        "identity": identity,
+        "target_accept": target_accept,
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "warmup_cut": progress.warmup_cut,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
+    content = buffer.getvalue()
+    write_bytes(path, hashlib.sha256(content).hexdigest().encode() + content)
+
+
+def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
+    """The stored chains called `identity`, or None where there are none.
+
+    A damaged file is set aside with a warning; one of other chains is left to be overwritten.
+    """
+    if not path.exists():
+        return None
+    raw = path.read_bytes()
+    content = raw[_DIGEST:]
+    if hashlib.sha256(content).hexdigest().encode() != raw[:_DIGEST]:
+        _LOG.warning("The checkpoint %s is damaged; kept as %s.", path, set_aside(path).name)
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(str(arrays.pop("header")))
+    if header["identity"] != identity:
+        return None
+    return Checkpoint(
+        target_accept=header["target_accept"],
+        seconds=sum(header["seconds"].values()),
+        rebuild=lambda like: _progress(header, arrays, like),
+    )
+
+
+def _progress(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Any) -> Progress:
+    leaves, tree = jax.tree.flatten(like)
+    state = [jax.numpy.asarray(arrays[f"state_{i}"], x.dtype) for i, x in enumerate(leaves)]
+    rows, warmup_rows = _block(arrays, "rows_"), _block(arrays, "warmup_")
+    return Progress(
+        state=jax.tree.unflatten(tree, state),
+        step=header["step"],
+        rows=[rows] if rows else [],
+        warmup_rows=[warmup_rows] if warmup_rows else [],
+        seconds=header["seconds"],
+        warmup_cut=header["warmup_cut"],
+    )
+
+
+def _block(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }

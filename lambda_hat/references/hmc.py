@@ -1,0 +1,186 @@
+"""Problem -> Reference: HMC in float64 until its gates hold, checkpointed so that it goes on.
+
+A run that is killed, or whose budget was too short, continues from its checkpoint: step i uses
+the same random numbers whenever it runs, so that the draws are those of an uninterrupted run.
+Where too many transitions diverge, the chains start again with half the distance between their
+target acceptance and one, which is to say with smaller steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
+from lambda_hat.diagnostics import diagnose
+from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.problem import Problem
+from lambda_hat.references.checkpoint import load_checkpoint, save_checkpoint
+from lambda_hat.references.gates import Gate, ask_gates
+from lambda_hat.samplers import hmc
+from lambda_hat.samplers.base import Progress, Runner
+from lambda_hat.store import digest
+
+CHECKPOINT_SECONDS = 30.0
+GROWTH = 1.5
+"""How much longer the chains get each time a gate that more draws can mend fails."""
+PILOT_DRAWS = 1_000
+"""Draws of each chain after which divergences are looked at for the first time."""
+HIGHEST_TARGET_ACCEPT = 0.98
+
+
+def sample_hmc(
+    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, checkpoint: Path
+) -> dict[str, Any]:
+    """The HMC part of a reference: estimate, diagnostics, gates and cost.
+
+    Runs `num_draws` draws of each chain, asks the gates, and goes on until they hold, until one
+    fails that more draws cannot mend, or until the deadline.
+
+    Args:
+        problem: what to sample.
+        config: chains, draws, warm-up, metric.
+        budget_sec: wall time for these chains, that of earlier runs counted.
+        seed: of the chains.
+        checkpoint: file to go on from and to keep.
+
+    Returns:
+        {llc, se, diagnostics, gates, work, seconds, draws}; llc and se are None where there is
+        no estimate, with the reason in `gates`.
+    """
+    identity = digest([problem.pid, seed, _chain_settings(config)])
+    with jax.enable_x64(True):
+        stored = load_checkpoint(checkpoint, identity=identity)
+        target_accept = stored.target_accept if stored else config.target_accept
+        deadline = time.monotonic() + budget_sec - (stored.seconds if stored else 0.0)
+        while True:
+            chains = _Chains(problem, config, target_accept, seed, identity, checkpoint)
+            chains.start(stored.rebuild if stored else None)
+            result, finished = chains.run(deadline)
+            stored, target_accept = None, (1.0 + target_accept) / 2.0
+            if finished or target_accept > HIGHEST_TARGET_ACCEPT:
+                return result
+
+
+class _Chains:
+    """The chains at one target acceptance."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: ReferenceConfig,
+        target_accept: float,
+        seed: int,
+        identity: str,
+        checkpoint: Path,
+    ):
+        self._problem, self._config, self._target_accept = problem, config, target_accept
+        self._seed, self._identity, self._path = seed, identity, checkpoint
+        self._saved = time.monotonic()
+
+    def start(self, resume: Any) -> None:
+        """Puts the chains at their starts, or where `resume` left them."""
+        settings = _chain_settings(self._config) | {"target_accept": self._target_accept}
+        steps = self._config.num_warmup + self._config.num_draws
+        self._runner = Runner(
+            hmc,
+            self._problem.target(hmc.DTYPE),
+            HMCConfig(**{"steps": steps, **settings}),
+            key=jax.random.key(self._seed),
+            resume=resume,
+        )
+
+    def run(self, deadline: float) -> tuple[dict[str, Any], bool]:
+        """Draws until gates or deadline; False asks for a start with smaller steps."""
+        wanted, pilot = self._config.num_draws, min(PILOT_DRAWS, self._config.num_draws)
+        if self._runner.progress.num_draws < pilot:
+            self._draw(pilot, deadline)
+            result = self._judge()
+            if "divergences" in _failed(result) and not _over(deadline):
+                return result, False
+        while True:
+            wanted = max(wanted, self._runner.progress.num_draws)
+            self._draw(wanted, deadline)
+            result = self._judge()
+            failed = _failed(result)
+            if self._runner.progress.num_draws < wanted or _over(deadline) or not failed:
+                self._save(self._runner.progress)
+                return result, True
+            if not all(failed.values()):
+                self._save(self._runner.progress)
+                return result, "divergences" not in failed
+            wanted = math.ceil(wanted * GROWTH)
+
+    def _draw(self, num_draws: int, deadline: float) -> None:
+        self._runner.run(
+            deadline=deadline, num_draws=num_draws, on_chunk=self._checkpoint, cut_warmup=False
+        )
+
+    def _judge(self) -> dict[str, Any]:
+        """Estimate, diagnostics and gates of all draws so far."""
+        runner, problem = self._runner, self._problem
+        draws = runner.draws()
+        result: dict[str, Any] = {
+            "llc": None,
+            "se": None,
+            "diagnostics": {},
+            "work": draws.work_total,
+            "seconds": dict(runner.progress.seconds),
+            "draws": len(draws.loss),
+        }
+        try:
+            estimate = estimate_llc(
+                draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
+            )
+        except NoEstimate as reason:
+            mendable = draws.loss.size > 0
+            return {**result, "gates": [Gate("estimate", False, mendable, str(reason))]}
+        diagnostics = diagnose(draws, d=runner.target.d, init_loss=problem.init_loss)
+        diagnostics |= runner.summary()
+        diagnostics["target_accept"] = self._target_accept
+        gates = ask_gates(
+            llc=estimate.llc_hat,
+            se=estimate.se_hat,
+            diagnostics=diagnostics,
+            evidence=problem.evidence,
+            float64=str(runner.target.arrays.w_star.dtype) == "float64",
+        )
+        return {
+            **result,
+            "llc": estimate.llc_hat,
+            "se": estimate.se_hat,
+            "diagnostics": diagnostics,
+            "gates": gates,
+        }
+
+    def _checkpoint(self, progress: Progress) -> None:
+        if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+            self._save(progress)
+
+    def _save(self, progress: Progress) -> None:
+        save_checkpoint(
+            self._path,
+            identity=self._identity,
+            target_accept=self._target_accept,
+            progress=progress,
+        )
+        self._saved = time.monotonic()
+
+
+def _chain_settings(config: ReferenceConfig) -> dict[str, Any]:
+    """What the chains depend on; their length is not part of it, so that they can grow."""
+    names = ("num_chains", "num_warmup", "target_accept", "num_integration_steps")
+    return {name: getattr(config, name) for name in (*names, "dense_metric_max_dim")}
+
+
+def _failed(result: dict[str, Any]) -> dict[str, bool]:
+    """The gates that failed, and whether more draws could mend each."""
+    return {gate.name: gate.mendable for gate in result["gates"] if not gate.passed}
+
+
+def _over(deadline: float) -> bool:
+    return time.monotonic() >= deadline

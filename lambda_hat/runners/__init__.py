@@ -1,0 +1,1 @@
+"""The worker boundary: functions that take and give plain JSON values, and never raise numerics."""

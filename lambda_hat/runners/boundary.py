@@ -1,0 +1,67 @@
+"""What both runners need at the boundary: where files are, what may be written, what ran."""
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.problem import Problem, load_or_build
+from lambda_hat.target import Target
+
+
+def artifacts_of(out: Path, kind: str, depth: int, given: str | None) -> Path:
+    """The artifacts folder an output path belongs to.
+
+    Args:
+        out: path of the output file.
+        kind: "problems" or "runs": the folder below artifacts, `depth` levels above `out`.
+        depth: how many parents above `out` that folder is.
+        given: an explicit folder, which wins.
+    """
+    if given is not None:
+        return Path(given).absolute()
+    parents = out.absolute().parents
+    if len(parents) > depth and parents[depth - 1].name == kind:
+        return parents[depth]
+    return Path("artifacts").absolute()
+
+
+@functools.lru_cache(maxsize=4)
+def load_problem(config: ProblemConfig, artifacts: Path) -> Problem:
+    """The problem, read once a worker."""
+    return load_or_build(config, artifacts)
+
+
+@functools.lru_cache(maxsize=8)
+def load_target(config: ProblemConfig, artifacts: Path, dtype: str) -> Target:
+    """The target, put on the device once a worker."""
+    return load_problem(config, artifacts).target(dtype)
+
+
+def strict(value: Any) -> Any:
+    """The same value with None for NaN and Infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def versions(dtype: str) -> dict[str, Any]:
+    """What computed a result: the same program differs in the 7th digit between versions."""
+    names = ("lambda-hat", "jax", "jaxlib", "blackjax", "numpy", "optax", "arviz")
+    return {
+        **{name: metadata.version(name) for name in names},
+        "python": platform.python_version(),
+        "x64": dtype == "float64",
+        "platform": jax.default_backend(),
+    }

@@ -1,0 +1,168 @@
+"""Problem -> Reference: ref.json of one problem, trusted only if it passes its gates."""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lambda_hat.conf import compose_problem, compose_reference
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.problem import Problem, ProblemRefused
+from lambda_hat.references.analytic import llc_exact, rlct
+from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.runners.boundary import artifacts_of, load_problem, strict, versions
+from lambda_hat.store import BrokenFile, read_json, set_aside, write_json
+
+SCHEMA = 1
+"""Part of a reference's settings; raised when the same settings come to mean other draws."""
+
+
+def run_hmc_reference(
+    problem_spec: dict,
+    out_ref_json: str,
+    budget_sec: float = 36000,
+    seed: int = 42,
+    settings: dict | None = None,
+    artifacts_dir: str | None = None,
+) -> dict:
+    """Computes the reference of one problem, or goes on with it, and writes ref.json.
+
+    A reference that is stored with the same settings and passed its gates is returned as it is;
+    one that failed them for want of draws goes on from its chains if the budget leaves time.
+
+    Args:
+        problem_spec: {model, data, teacher, seed, overrides, ..} as in a config's `problems`.
+        out_ref_json: where it goes; the chains' checkpoint lies beside it.
+        budget_sec: wall time, earlier runs of the same chains counted.
+        seed: of the chains.
+        settings: the config's `reference:` mapping (see `ReferenceConfig`).
+        artifacts_dir: where targets are stored; by default where the output path lies, if it is
+            `<artifacts>/problems/<pid>/ref.json`, else `./artifacts`.
+
+    Returns:
+        What was written. Every failure is a reference with status "unreliable" and its reasons.
+
+    Raises:
+        ConfigError: if the problem or the settings are none.
+    """
+    began = time.monotonic()
+    out = Path(out_ref_json)
+    config = compose_problem(problem_spec)
+    reference = compose_reference(settings or {})
+    identity = _identity(reference, seed)
+    stored = _stored(out, config, identity)
+    if stored and (stored["status"] == "ok" or _final(stored, budget_sec)):
+        return stored
+    result = _blank(config, identity, budget_sec)
+    try:
+        problem = load_problem(config, artifacts_of(out, "problems", 3, artifacts_dir))
+        result |= _known(problem)
+        setup = time.monotonic() - began
+        result |= _sampled(
+            problem, reference, budget_sec=budget_sec - setup, seed=seed, folder=out.parent
+        )
+        result["seconds"]["setup"] = setup
+    except ProblemRefused as refusal:
+        result |= {"reasons": [str(refusal)], "mendable": False}
+    except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
+        result |= {"reasons": [f"{type(error).__name__}: {error}"], "mendable": False}
+        result["traceback"] = traceback.format_exc()
+    result["runtime_sec"] = sum(result["seconds"].values())
+    result = strict(result)
+    write_json(out, result)
+    return result
+
+
+def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
+    """What a reference depends on, besides its problem and its budget."""
+    settings = asdict(reference)
+    settings.pop("accept_unreliable")
+    return {"schema": SCHEMA, "seed": seed, **settings}
+
+
+def _stored(out: Path, config: ProblemConfig, identity: Mapping[str, Any]) -> dict | None:
+    """The reference at `out`, if it is of this problem and these settings."""
+    try:
+        stored = read_json(out, ("status", "settings", "pid"))
+    except FileNotFoundError:
+        return None
+    except BrokenFile:
+        set_aside(out)
+        return None
+    same = stored["pid"] == config.pid and stored["settings"] == dict(identity)
+    return stored if same else None
+
+
+def _final(stored: Mapping[str, Any], budget_sec: float) -> bool:
+    """Whether an unreliable reference would come out the same again."""
+    return not stored.get("mendable", False) or budget_sec <= stored["budget_sec"]
+
+
+def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str, Any]:
+    return {
+        "pid": config.pid,
+        "llc_ref": None,
+        "se_ref": None,
+        "llc_exact": None,
+        "rlct": None,
+        "status": "unreliable",
+        "reasons": [],
+        "mendable": True,
+        "diagnostics": {},
+        "settings": identity,
+        "budget_sec": budget_sec,
+        "runtime_sec": 0.0,
+        "seconds": {},
+        "work": 0.0,
+        "n": config.data.n,
+        "d": None,
+        "beta": config.nbeta / config.data.n,
+        "nbeta": config.nbeta,
+        "gamma": config.posterior.gamma,
+        "init_loss": None,
+        "problem": config.canonical(),
+        "versions": versions("float64"),
+    }
+
+
+def _known(problem: Problem) -> dict[str, Any]:
+    """What is known before any draw."""
+    limit = rlct(problem.config)
+    return {
+        "d": len(problem.w_star),
+        "init_loss": problem.init_loss,
+        "evidence": problem.evidence,
+        "llc_exact": llc_exact(problem),
+        "rlct": {"value": limit[0], "multiplicity": limit[1]} if limit else None,
+    }
+
+
+def _sampled(
+    problem: Problem, reference: ReferenceConfig, *, budget_sec: float, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Estimate and verdict of the chains."""
+    found = sample_hmc(
+        problem,
+        reference,
+        budget_sec=budget_sec,
+        seed=seed,
+        checkpoint=folder / "hmc_chains.ckpt",
+    )
+    failed = [gate for gate in found["gates"] if not gate.passed]
+    llc = found["llc"]
+    return {
+        "llc_ref": llc if llc is not None and math.isfinite(llc) else None,
+        "se_ref": found["se"],
+        "status": "unreliable" if failed else "ok",
+        "reasons": [gate.reason for gate in failed],
+        "mendable": all(gate.mendable for gate in failed),
+        "diagnostics": found["diagnostics"],
+        "work": found["work"],
+        "seconds": found["seconds"],
+    }
