@@ -20,3 +20,8 @@ def environment(*names: str) -> dict[str, str | None]:
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()

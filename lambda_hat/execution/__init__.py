@@ -2,14 +2,14 @@
 
 from lambda_hat.execution.config import load_parsl_config, local_config_path
 from lambda_hat.execution.local import local_config
+from lambda_hat.execution.opening import open_pool
+from lambda_hat.execution.parsl_pool import ParslPool
 from lambda_hat.execution.pool import (
     DeadlineExceeded,
     InProcessPool,
-    ParslPool,
     Pool,
     PoolLost,
     WorkerLost,
-    open_pool,
 )
 from lambda_hat.execution.worker import TaskFailed
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from parsl.config import Config
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PLAIN_PATH = re.compile(r"[\w.,:/@%+=-]+")
+"""Parsl writes its run folder unquoted into shell scripts."""
 DRAIN_MARGIN_SEC = 60.0
 """Kept free at the end of a block, beyond the longest trial."""
 FAILED_BLOCKS_IN_A_ROW = 3
@@ -45,6 +49,8 @@ def load_parsl_config(path: Path) -> Config:
         )
     try:
         config = make()
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError([f"fresh_config() in {path} failed: {_sentence(error)}"]) from error
     if not isinstance(config, Config):
@@ -62,6 +68,8 @@ def _run_file(path: Path) -> object:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except ConfigError:
+        raise
     except Exception as error:
         where = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
@@ -75,7 +83,7 @@ def _sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def check_config(config: Config, *, trial_sec: float | None) -> None:
+def check_config(config: Config, *, run_dir: Path, trial_sec: float | None) -> None:
     """Refuses, before anything starts, what would hang or could be abused later.
 
     Raises:
@@ -94,7 +102,13 @@ def check_config(config: Config, *, trial_sec: float | None) -> None:
             continue
         if not executor.encrypted and executor.address not in LOOPBACK:
             faults.append(f"{name} must have encrypted=True, since it leaves this machine.")
-        faults += _provider_faults(name, executor.provider, trial_sec)
+        provider: Any = executor.provider
+        if provider.label != "local" and not _is_plain(run_dir):
+            faults.append(
+                f"{name} must have a run folder without spaces and other shell characters, since "
+                f"Parsl hands it to a shell, but got {run_dir}."
+            )
+        faults += _provider_faults(name, provider, trial_sec)
     if faults:
         raise ConfigError(faults)
 
@@ -107,8 +121,8 @@ def _provider_faults(name: str, provider: Any, trial_sec: float | None) -> list[
     walltime = walltime_sec(provider)
     if walltime and trial_sec and walltime < trial_sec + DRAIN_MARGIN_SEC:
         faults.append(
-            f"{name} has blocks of {walltime:.0f} s walltime, which must exceed the budget of a "
-            f"trial ({trial_sec:.0f} s) by {DRAIN_MARGIN_SEC:.0f} s: raise the one or lower the other."
+            f"{name} must have a walltime that exceeds the budget of a trial ({trial_sec:.0f} s) "
+            f"by {DRAIN_MARGIN_SEC:.0f} s, but got {walltime:.0f} s."
         )
     return faults
 
@@ -132,7 +146,7 @@ def prepare_config(config: Config, run_dir: Path, *, trial_sec: float | None) ->
         The token.
     """
     token = run_token(run_dir)
-    config.run_dir = str(run_dir)
+    config.run_dir = str(run_dir if _is_plain(run_dir) else _plain_alias(run_dir))
     config.retries = 0
     config.retry_handler = None
     for executor in config.executors:
@@ -151,6 +165,17 @@ def run_token(run_dir: Path) -> str:
     return path.read_text().strip()
 
 
+def _is_plain(path: Path) -> bool:
+    return PLAIN_PATH.fullmatch(str(path)) is not None
+
+
+def _plain_alias(run_dir: Path) -> Path:
+    """A symbolic link to `run_dir` whose own path a shell reads as one word."""
+    alias = Path(tempfile.mkdtemp(prefix="lambda-hat-")) / "run"
+    alias.symlink_to(run_dir)
+    return alias
+
+
 def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> None:
     executor.label = f"{executor.label}-{token}"
     executor.interchange_launch_cmd = [
@@ -167,18 +192,14 @@ def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> Non
 
 
 def stop_when_no_block_starts(executor: Any, status: dict[str, Any]) -> None:
-    """Gives up when the newest blocks all ended before a worker came up (see their logs).
+    """Gives up when the newest blocks all ended before a worker came up.
 
-    Parsl's own handler also gives up when one block was killed at work.
+    Parsl's own handler also gives up when the only block was killed at work.
     """
     from parsl.jobs.error_handlers import windowed_error_handler
     from parsl.jobs.states import JobState
 
-    newest = {b: s for b, s in status.items() if s.state != JobState.SCALED_IN}
-    missing = [s.state == JobState.MISSING for _, s in sorted(newest.items(), key=_block_number)]
-    if missing[-FAILED_BLOCKS_IN_A_ROW:] == [True] * FAILED_BLOCKS_IN_A_ROW:
-        windowed_error_handler(executor, newest, FAILED_BLOCKS_IN_A_ROW)
-
-
-def _block_number(item: tuple[str, Any]) -> int:
-    return int(item[0])
+    wanted = {block: s for block, s in status.items() if s.state != JobState.SCALED_IN}
+    newest = sorted(wanted, key=int)[-FAILED_BLOCKS_IN_A_ROW:]
+    if all(wanted[block].state == JobState.MISSING for block in newest):
+        windowed_error_handler(executor, wanted, FAILED_BLOCKS_IN_A_ROW)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from lambda_hat.execution.settings import setting
+
 if TYPE_CHECKING:
     from parsl.config import Config
 
@@ -28,11 +30,10 @@ def local_config(*, workers: int | None = None) -> Config:
     """
     from parsl.config import Config
     from parsl.executors import HighThroughputExecutor
-    from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider
 
     cores = physical_cores()
-    count = workers_from_environment() or workers or len(cores)
+    count = setting("LAMBDA_HAT_WORKERS", workers or len(cores), least=1)
     threads = max(1, len(cores) // count)
     executor = HighThroughputExecutor(
         label="local",
@@ -45,7 +46,6 @@ def local_config(*, workers: int | None = None) -> Config:
             init_blocks=1,
             min_blocks=1,
             max_blocks=1,
-            launcher=SimpleLauncher(),
             worker_init=worker_init(NPROC=threads, PARSL_CORES=count),
         ),
     )
@@ -63,18 +63,6 @@ def worker_init(**variables: object) -> str:
     for name, value in variables.items():
         lines.append(f'[ -n "${{{name}+set}}" ] || export {name}={shlex.quote(str(value))}')
     return "\n".join(lines)
-
-
-def workers_from_environment() -> int | None:
-    """LAMBDA_HAT_WORKERS, or None where it is not set.
-
-    Raises:
-        ValueError: It is not a positive whole number.
-    """
-    text = os.environ.get("LAMBDA_HAT_WORKERS", "").strip()
-    if text and (not text.isdigit() or int(text) < 1):
-        raise ValueError(f"LAMBDA_HAT_WORKERS must be a positive whole number, but got {text!r}.")
-    return int(text) if text else None
 
 
 def physical_cores() -> list[list[int]]:

@@ -1,0 +1,114 @@
+"""Blocks: the jobs that hold the workers, named such that they can be found and ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+from typing import Any
+
+import psutil
+
+logger = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT_SEC = 60
+
+
+def num_workers(executor: Any) -> int:
+    """How many tasks an executor runs at once when all its blocks are there."""
+    provider = executor.provider
+    return int(executor.workers_per_node) * provider.nodes_per_block * provider.max_blocks
+
+
+def describe(executor: Any) -> str:
+    """An executor's workers, in words."""
+    provider, each = executor.provider, int(executor.workers_per_node)
+    if provider.label == "local":
+        return f"{_count(each, 'worker')} on this machine"
+    queue = getattr(provider, "partition", None) or getattr(provider, "queue", None)
+    where = provider.label.upper() + (f" {queue}" if queue else "")
+    blocks, nodes = _count(provider.max_blocks, "job"), _count(provider.nodes_per_block, "node")
+    return f"{where}: up to {blocks} of {nodes} with {_count(each, 'worker')} each"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def end_block(executor: Any, job_id: str) -> None:
+    """Ends one block and all that runs in it; Parsl replaces it when there is work."""
+    from parsl.jobs.states import JobState, JobStatus
+
+    job = executor.provider.resources[job_id]
+    if job["status"].terminal:
+        return
+    if executor.provider.label == "local":  # Parsl's own way needs the command `ps`.
+        _kill_group(job["remote_pid"])
+        job["status"] = JobStatus(JobState.CANCELLED)
+    else:
+        executor.provider.cancel([job_id])
+
+
+def end_blocks(executor: Any) -> None:
+    """Ends all blocks of an executor."""
+    for job_id in list(executor.provider.resources):
+        end_block(executor, job_id)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(os.getpgid(pid), signal.SIGKILL)
+    except ProcessLookupError:
+        logger.info("process %d is gone already", pid)
+
+
+def cancel_leftovers(executor: Any, token: str) -> list[str]:
+    """Ends the blocks that a killed command left behind: those whose name carries `token`.
+
+    Returns:
+        The ids of the jobs (or local processes) that were ended.
+    """
+    provider = executor.provider
+    if provider.label == "local":
+        return _kill_local_leftovers(token)
+    if provider.label == "slurm":
+        clusters = [f"--clusters={provider.clusters}"] if provider.clusters else []
+        left = _slurm_leftovers(clusters, token)
+        command = ["scancel", *clusters]
+    else:
+        left, command = _pbs_leftovers(token), ["qdel"]
+    if left:
+        _run([*command, *left])
+        logger.warning("cancelled jobs that an earlier run left behind: %s", ", ".join(left))
+    return left
+
+
+def _kill_local_leftovers(token: str) -> list[str]:
+    left = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(token in word for word in process.info["cmdline"] or ()):
+            _kill_group(process.pid)
+            left.append(str(process.pid))
+    return left
+
+
+def _slurm_leftovers(clusters: list[str], token: str) -> list[str]:
+    mine = ["--user", str(os.getuid())]
+    lines = _run(["squeue", *clusters, *mine, "--noheader", "--format=%i %j"]).splitlines()
+    return [line.split()[0] for line in lines if token in line]
+
+
+def _pbs_leftovers(token: str) -> list[str]:
+    jobs = json.loads(_run(["qstat", "-f", "-F", "json"])).get("Jobs", {})
+    return [job_id for job_id, job in jobs.items() if token in job.get("Job_Name", "")]
+
+
+def _run(command: list[str]) -> str:
+    """The command's output; '' with a warning where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_SEC)
+    if done.returncode != 0:
+        logger.warning("%s failed: %s", " ".join(command), done.stderr.strip())
+        return "{}" if "json" in command else ""
+    return done.stdout

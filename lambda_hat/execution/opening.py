@@ -1,0 +1,51 @@
+"""File -> Pool: the workers that a Parsl file describes, for the time of a `with` block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lambda_hat.execution.blocks import cancel_leftovers
+from lambda_hat.execution.config import check_config, load_parsl_config, prepare_config
+from lambda_hat.execution.parsl_pool import ParslPool
+from lambda_hat.execution.pool import InProcessPool, Pool
+from lambda_hat.execution.signals import raised_as_exit
+
+
+@contextmanager
+def open_pool(
+    *, parsl_config: Path | None, run_dir: Path, trial_sec: float | None = None
+) -> Iterator[Pool]:
+    """A pool for the time of a `with` block; left by an exception, it drops what runs.
+
+    The caller holds the lock of the results folder: jobs that an earlier command with the same
+    `run_dir` left behind are cancelled.
+
+    Args:
+        parsl_config: A file that defines `fresh_config()`; None for the in-process debug pool.
+        run_dir: Parsl's logs and marker files; on a cluster, a folder that all nodes see.
+        trial_sec: The longest a trial may take; blocks near their walltime take no more tasks.
+
+    Raises:
+        ConfigError: The file, or what it defines, cannot work; nothing was started.
+    """
+    with raised_as_exit():
+        pool = _make_pool(parsl_config, Path(run_dir).absolute(), trial_sec)
+        try:
+            yield pool
+        except BaseException:
+            pool.close(cancel=True)
+            raise
+        pool.close()
+
+
+def _make_pool(parsl_config: Path | None, run_dir: Path, trial_sec: float | None) -> Pool:
+    if parsl_config is None:
+        return InProcessPool()
+    config = load_parsl_config(parsl_config)
+    check_config(config, run_dir=run_dir, trial_sec=trial_sec)
+    token = prepare_config(config, run_dir, trial_sec=trial_sec)
+    for executor in config.executors:
+        cancel_leftovers(executor, token)
+    return ParslPool(config)
