@@ -147,7 +147,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         d, dtype = arrays.w_star.shape[0], arrays.w_star.dtype
         unit = jnp.where(settings.num_probes > 0, 1.0, (arrays.nbeta + arrays.gamma) ** -0.5)
         noise = SPREAD * d**-0.5 * jax.random.normal(start_key, (r + 2, M, d), dtype)
-        shift, jitter, loading = noise[0], noise[1], jnp.moveaxis(noise[2:], 0, -1)
+        shift, jitter, loading = noise[0], noise[1], jnp.moveaxis(noise[2:], 0, 1)
         q = Mixture(jnp.zeros(M, dtype), unit * shift, unit * loading, jnp.log(unit) + jitter)
         flat = pack(q)
         scale = whitening(whiten_key, arrays, settings)
