@@ -1,0 +1,1 @@
+"""The commands: `main` of each module is the line, from a YAML to a table."""

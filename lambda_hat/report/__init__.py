@@ -1,0 +1,1 @@
+"""Parquet -> Report: figures and a page from the table of trials."""
