@@ -19,7 +19,7 @@ DENSE_MAX_DIM = 300
 _MEMORY = 20
 _ARMIJO, _WOLFE = 1e-4, 0.9
 _LINE_TRIES = 40
-_PATIENCE = 10
+_PATIENCE = 2
 
 Vector = Float[Array, " d"]
 Value = Float[Array, ""]
@@ -51,10 +51,7 @@ class _Limited(NamedTuple):
 def descend(loss: Loss, w: Vector, max_steps: Array) -> tuple[Vector, Value]:
     """Descends from `w` until nothing is gained, or for `max_steps`; returns point and loss."""
     value, grad = jax.value_and_grad(loss)(w)
-    d = w.shape[0]
-    dense = d <= DENSE_MAX_DIM
-    memory = _Dense(jnp.eye(d, dtype=w.dtype), jnp.array(True)) if dense else _empty(w)
-    start = _State(w, value, grad, memory, jnp.array(0), jnp.array(0))
+    start = _State(w, value, grad, _forget(w), jnp.array(0), jnp.array(0))
 
     def unfinished(state: _State) -> Array:
         return (state.steps < max_steps) & (state.idle < _PATIENCE)
@@ -72,6 +69,7 @@ def _step(loss: Loss, state: _State) -> _State:
     w, value, grad = _line_search(loss, state, direction, slope)
     gained = state.loss - value > 1e-15 * jnp.abs(state.loss)
     memory = _remember(state.memory, w - state.w, grad - state.grad)
+    memory = jax.tree.map(lambda kept, new: jnp.where(gained, kept, new), memory, _forget(w))
     return _State(w, value, grad, memory, state.steps + 1, jnp.where(gained, 0, state.idle + 1))
 
 
@@ -106,7 +104,10 @@ def _line_search(
     return jax.lax.while_loop(searching, bisect, first)[5:]
 
 
-def _empty(w: Vector) -> _Limited:
+def _forget(w: Vector) -> _Dense | _Limited:
+    """A memory of nothing: the next direction is steepest descent."""
+    if w.shape[0] <= DENSE_MAX_DIM:
+        return _Dense(jnp.eye(w.shape[0], dtype=w.dtype), jnp.array(True))
     slots = jnp.zeros((_MEMORY, w.shape[0]), w.dtype)
     return _Limited(slots, slots, jnp.zeros(_MEMORY, w.dtype))
 

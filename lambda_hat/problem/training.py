@@ -12,10 +12,12 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
+from lambda_hat.problem.curvature import Curvature, measure_curvature
 from lambda_hat.problem.data import stream
 from lambda_hat.problem.descent import descend
-from lambda_hat.problem.evidence import Curvature, gather_evidence, measure_curvature
+from lambda_hat.problem.evidence import gather_evidence
 from lambda_hat.problem.forms import NetworkForm, make_form
+from lambda_hat.problem.kinks import settle
 from lambda_hat.problem.network import draw_weights
 
 _POLISHED_WORK = 2e6
@@ -49,12 +51,15 @@ def train(
         rows = config.data.n * points.shape[1] * len(points)
         kept = max(1, int(len(points) * min(1.0, _POLISHED_WORK / rows)))
         points = points[np.argsort(losses)[:kept]]  # NaN sorts last.
+        rng = stream(config.seed, "shakes")
         w, polished = _polish_best(form, arrays, points, training)
-        w, curvature, shaken = _shake(config, training, form, arrays, w, len(points))
-        evidence = gather_evidence(form, arrays, w, curvature, config)
+        w, curvature, shaken = _shake(config, training, form, arrays, w, len(points), rng)
+        evidence = gather_evidence(
+            form, arrays, w, curvature, rng, shift_bias_tol=training.shift_bias_tol
+        )
         evidence |= {
-            "adam_losses": losses.tolist(),
-            "polished_losses": polished.tolist(),
+            "adam_losses": _finite(losses),
+            "polished_losses": _finite(polished),
             "shaken_losses": shaken,
             "started_at_teacher": start is not None,
         }
@@ -148,6 +153,7 @@ def _shake(
     arrays: dict,
     w: Array,
     num: int,
+    rng: np.random.Generator,
 ) -> tuple[Array, Curvature, list[float]]:
     """Moves by the posterior's own width and descends again, until a round gains nothing.
 
@@ -156,15 +162,28 @@ def _shake(
     Returns:
         The lowest point, its curvature, and the loss before and after each round that gained.
     """
-    rng, losses = stream(config.seed, "shakes"), [float(_losses(form, arrays, w[None])[0])]
-    curvature = measure_curvature(form, arrays, w, config)
+    nbeta, gamma = config.nbeta, config.posterior.gamma
+    curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
+    enough = 0.1 * training.shift_bias_tol * curvature.laplace_llc
+
+    def settled(w: Array) -> tuple[Array, float]:
+        if form.has_kinks and curvature.vectors is not None:
+            w = settle(form, arrays, w, rng, nbeta=nbeta, gamma=gamma, enough=0.1 * enough)
+        return w, float(_losses(form, arrays, w[None])[0])
+
+    w, loss = settled(w)
+    losses = [loss]
     for _ in range(training.shakes):
+        curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
         points = w[None] + curvature.posterior_moves(rng, num)
-        lowest, polished = _polish_best(form, arrays, points, training)
-        gain = config.nbeta * (losses[-1] - float(polished.min()))
-        if not gain > 0.1 * training.shift_bias_tol * curvature.laplace_llc:
+        lower, loss = settled(_polish_best(form, arrays, points, training)[0])
+        if not nbeta * (losses[-1] - loss) > enough:
             break
-        w = lowest
-        losses.append(float(polished.min()))
-        curvature = measure_curvature(form, arrays, w, config)
+        w = lower
+        losses.append(loss)
+    curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
     return w, curvature, losses
+
+
+def _finite(losses: np.ndarray) -> list[float | None]:
+    return [float(loss) if np.isfinite(loss) else None for loss in losses]

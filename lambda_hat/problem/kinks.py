@@ -1,0 +1,106 @@
+"""Kinks -> minima: the generalised gradient of a piecewise smooth loss, and descent along it.
+
+At a kink the gradient jumps, and quasi-Newton steps can end where the loss still falls along the
+kink. The generalised gradient is the convex hull of the gradients around the point; its smallest
+element vanishes at a minimum, and is a descent direction elsewhere (gradient sampling: Burke,
+Lewis & Overton 2005). "Small" is measured by the predicted shift bias, so in LLC units.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.optimize import nnls
+
+from lambda_hat.problem.curvature import Curvature, gradient, measure_curvature, shift_bias
+from lambda_hat.problem.forms import NetworkForm
+
+_DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+_RADII = (1e-4, 1e-6, 1e-8)
+_SAMPLES = 400
+_STEPS = 2.0 ** -np.arange(24)
+_ROUNDS = 200
+
+Vector = Float[np.ndarray, " d"]
+
+
+def kink_shift_bias(
+    form: NetworkForm,
+    arrays: dict,
+    w: Array,
+    curvature: Curvature,
+    rng: np.random.Generator,
+) -> float:
+    """The least shift bias over the generalised gradient at `w`, in LLC units."""
+    grads = (_sampled_gradient(form, arrays, w, curvature, rng, radius) for radius in _RADII)
+    return min(shift_bias(form, arrays, w, curvature, grad) for grad in grads)
+
+
+def settle(
+    form: NetworkForm,
+    arrays: dict,
+    w: Array,
+    rng: np.random.Generator,
+    *,
+    nbeta: float,
+    gamma: float,
+    enough: float,
+) -> Array:
+    """Descends along kinks until a step is predicted to gain less than `enough` LLC units.
+
+    Each step is a damped Newton step for the smallest generalised gradient at the widest radius
+    that still gains, with the loss itself deciding how far to go.
+    """
+    level, value = 0, float(_loss(form, arrays, w))
+    for _ in range(_ROUNDS):
+        curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
+        while level < len(_DESCENT_RADII):
+            grad = _sampled_gradient(form, arrays, w, curvature, rng, _DESCENT_RADII[level])
+            moves = w[None] - _STEPS[:, None] * curvature.newton_step(grad)[None]
+            losses = np.asarray(_losses(form, arrays, moves))
+            if nbeta * (value - np.nanmin(losses)) > enough:
+                break
+            level += 1
+        else:
+            return w
+        w, value = moves[int(np.nanargmin(losses))], float(np.nanmin(losses))
+    return w
+
+
+def _sampled_gradient(
+    form: NetworkForm,
+    arrays: dict,
+    w: Array,
+    curvature: Curvature,
+    rng: np.random.Generator,
+    radius: float,
+) -> Vector:
+    """The smallest element of the generalised gradient, sampled within `radius` of `w`."""
+    count = min(2 * curvature.d, _SAMPLES)
+    size = radius * (1 + float(jnp.linalg.norm(w)) / np.sqrt(curvature.d))
+    moves = size * rng.standard_normal((count, curvature.d))
+    grads = np.asarray(_gradients(form, arrays, jnp.concatenate([w[None], w[None] + moves])))
+    whitened = curvature.whiten(grads)
+    whitened = whitened / np.maximum(np.linalg.norm(whitened, axis=1).mean(), 1e-300)
+    rows = np.vstack([whitened.T, np.full((1, len(grads)), 1e3)])  # Weights that sum to 1.
+    goal = np.append(np.zeros(whitened.shape[1]), 1e3)
+    weights = nnls(rows, goal, maxiter=50 * len(grads))[0]
+    return weights / weights.sum() @ grads
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradients(form: NetworkForm, arrays: dict, points: Array) -> Array:
+    return jax.lax.map(lambda w: gradient(form, arrays, w), points)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(form: NetworkForm, arrays: dict, points: Array) -> Array:
+    return jax.lax.map(lambda w: _loss(form, arrays, w), points)
+
+
+def _loss(form: NetworkForm, arrays: dict, w: Array) -> Array:
+    return jnp.mean(form.losses(w, arrays))
