@@ -35,7 +35,7 @@ class Results:
 
     def __init__(self, store: Store, *, say: Callable[[str], None]):
         self._store = store
-        self._earlier = _rows_if_whole(store.trials_table, say)
+        self._earlier = rows_if_whole(store.trials_table, say)
         self._studies: dict[tuple[str, str], TrialStudy] = {}
         self._written: dict[tuple[str, str], int] = {}
 
@@ -60,7 +60,8 @@ class Results:
         write_best(self._store.best, rows)
 
 
-def _rows_if_whole(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def rows_if_whole(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The rows of a table, or none; a damaged one is set aside and said."""
     if not path.exists():
         return []
     try:

@@ -1,34 +1,22 @@
 """Problems x methods -> studies side by side over one pool, until all are done.
 
-The loop waits for events (a future that ended, a signal) and never polls. Each study starts
-when its own reference is there and keeps `batch_size` trials in flight.
+Each study starts when its own reference is there and keeps `batch_size` trials in flight.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from lambda_hat.execution import DeadlineExceeded, Pool, PoolLost
+from lambda_hat.events import EventLoop, error_of, sentence
+from lambda_hat.execution import DeadlineExceeded, Pool
 from lambda_hat.fingerprint import StudyChanged
 from lambda_hat.results import Results
 from lambda_hat.store import Store, read_if_whole, write_json
 from lambda_hat.study import Asked, Study
 from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult
-
-CHECKPOINT_SEC = 30.0
-"""Least time between two writings of the table and the snapshots; the journal is always up to
-date. Where writing takes long, it is done less often: at most a twentieth of the time."""
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Each ends the run between two events, unless it is ignored (as under nohup)."""
 
 REFERENCE_KEYS = ("llc_ref", "status")
 
@@ -70,14 +58,6 @@ class Outcome:
     interrupted: bool = False
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """A task's future is done: `on_end` takes it."""
-
-    on_end: Callable[[Future], None]
-    future: Future
-
-
 class Scheduler:
     """Runs studies over a pool.
 
@@ -113,75 +93,20 @@ class Scheduler:
         self._plan, self._pool = reference, pool
         self._run_reference, self._run_trial = run_reference, run_trial
         self._observer, self._say = observer, say
-        self._events: SimpleQueue[_Ended | None] = SimpleQueue()
-        self._outstanding = 0
-        self._stopping = False
-        self._changed = False
-        self._checkpoint_due = time.monotonic() + CHECKPOINT_SEC
+        self._loop = EventLoop(results.write)
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
         """Runs everything that is not done; ends early, and tidily, on a signal."""
-        with self._signals_stop():
-            for problem in self._studies:
-                self._start(problem)
-            try:
-                while self._outstanding and not self._stopping:
-                    self._take(self._next_event())
-            except PoolLost as lost:  # What was under way stays so, and is run again next time.
-                self.outcome.failures.append(str(lost))
-        self.outcome.interrupted = self._stopping
-        self._results.write()
+        lost = self._loop.run(self._begin_all)
+        if lost is not None:
+            self.outcome.failures.append(str(lost))
+        self.outcome.interrupted = self._loop.stopping
         return self.outcome
 
-    # Events.
-
-    @contextmanager
-    def _signals_stop(self) -> Iterator[None]:
-        """A signal ends the loop between two events, so that no write is torn."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(signum: int, frame: object) -> None:
-            if self._stopping:
-                raise KeyboardInterrupt
-            self._stopping = True
-            self._events.put(None)
-
-        kinds = [k for k in STOP_SIGNALS if signal.getsignal(k) is not signal.SIG_IGN]
-        before = {kind: signal.signal(kind, stop) for kind in kinds}
-        try:
-            yield
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
-
-    def _next_event(self) -> _Ended | None:
-        if not self._changed:
-            return self._events.get()
-        try:
-            return self._events.get(timeout=max(0.0, self._checkpoint_due - time.monotonic()))
-        except Empty:
-            return None
-
-    def _take(self, event: _Ended | None) -> None:
-        if event is not None and not self._stopping:
-            self._outstanding -= 1
-            event.on_end(event.future)
-        if self._changed and time.monotonic() >= self._checkpoint_due:
-            self._checkpoint()
-
-    def _checkpoint(self) -> None:
-        begun = time.monotonic()
-        self._results.write()
-        ended = time.monotonic()
-        self._checkpoint_due = ended + max(CHECKPOINT_SEC, 20 * (ended - begun))
-        self._changed = False
-
-    def _await(self, future: Future, on_end: Callable[[Future], None]) -> None:
-        self._outstanding += 1
-        future.add_done_callback(lambda done: self._events.put(_Ended(on_end, done)))
+    def _begin_all(self) -> None:
+        for problem in self._studies:
+            self._start(problem)
 
     # References.
 
@@ -202,7 +127,7 @@ class Scheduler:
             deadline_sec=budget + grace_sec(budget),
         )
         self._observer.reference_started(problem)
-        self._await(future, lambda done: self._referenced(problem, done))
+        self._loop.follow(future, lambda done: self._referenced(problem, done))
 
     def _stands(self, reference: Reference) -> bool:
         """Whether a stored reference is used as it is, and not computed (further)."""
@@ -215,9 +140,9 @@ class Scheduler:
         return reference.status in ("ok", "unreliable")
 
     def _referenced(self, problem: ProblemItem, future: Future) -> None:
-        error = _error(future)
+        error = error_of(future)
         if error is not None:
-            self._fail(problem, f"its reference could not be computed: {_sentence(error)}")
+            self._fail(problem, f"its reference could not be computed: {sentence(error)}")
             return
         self._judge(problem, Reference.from_json(future.result()), reused=False)
 
@@ -233,8 +158,8 @@ class Scheduler:
                 "against it all the same with --set reference.accept_unreliable=true",
             )
         else:
-            for study in self._studies[problem]:
-                self._begin(study, reference)
+            begun = [s for s in self._studies[problem] if self._begin(s, reference)]
+            self._fill(begun)
 
     def _fail(self, problem: ProblemItem, reason: str) -> None:
         self.outcome.failures.append(f"{problem.label} ({problem.pid}) is not tuned: {reason}.")
@@ -242,24 +167,28 @@ class Scheduler:
 
     # Trials.
 
-    def _begin(self, study: Study, reference: Reference) -> None:
+    def _begin(self, study: Study, reference: Reference) -> bool:
+        """Takes up a study; False if it must not be continued."""
         try:
             again = study.begin(reference)
         except StudyChanged as changed:
             self.outcome.failures.append(f"Study {study.name} is not continued: {changed}")
-            return
+            return False
         self._results.add(study)
-        self._changed = True
+        self._loop.changed()
         self._observer.study_began(study)
         for asked in again:
             self._submit(study, asked)
-        self._fill(study)
+        return True
 
-    def _fill(self, study: Study) -> None:
-        while study.wants_more and not self._stopping:
-            self._submit(study, study.ask())
-        if not study.in_flight and not study.wants_more:
-            self._end(study)
+    def _fill(self, studies: Sequence[Study]) -> None:
+        """Asks each study in turn until all have enough in flight."""
+        while eager := [s for s in studies if s.wants_more and not self._loop.stopping]:
+            for study in eager:
+                self._submit(study, study.ask())
+        for study in studies:
+            if not study.in_flight and not study.wants_more:
+                self._end(study)
 
     def _end(self, study: Study) -> None:
         if study.given_up:
@@ -291,20 +220,20 @@ class Scheduler:
                 artifacts_dir=str(self._store.artifacts),
                 deadline_sec=spec.budget_sec + grace_sec(spec.budget_sec),
             )
-        self._await(future, lambda done: self._trial_ended(study, asked, done))
+        self._loop.follow(future, lambda done: self._trial_ended(study, asked, done))
 
     def _trial_ended(self, study: Study, asked: Asked, future: Future) -> None:
         try:
             row = study.tell(asked, self._result(study, asked, future))
         except _Lost as lost:
             row = study.lose(asked, str(lost))
-        self._changed = True
+        self._loop.changed()
         self._observer.trial_ended(study, row)
-        self._fill(study)
+        self._fill([study])
 
     def _result(self, study: Study, asked: Asked, future: Future) -> TrialResult:
         """What the trial came to; raises `_Lost` if that says nothing about the trial."""
-        error = _error(future)
+        error = error_of(future)
         if error is None:
             result = future.result()
             if isinstance(result, Mapping) and all(key in result for key in RESULT_KEYS):
@@ -313,29 +242,17 @@ class Scheduler:
         if (stored := study.stored(asked)) is not None:
             return stored  # It was written before the worker ended.
         if not isinstance(error, DeadlineExceeded):
-            raise _Lost(_sentence(error))
+            raise _Lost(sentence(error))
         spec = asked.spec
         result = spec.failure(
-            _sentence(error),
+            sentence(error),
             llc_ref=study.reference.llc_ref,
             runtime_sec=spec.budget_sec + grace_sec(spec.budget_sec),
         )
+        result["traceback"] = error.trace
         write_json(self._store.metrics(spec.pid, spec.method, spec.trial_id), result)
         return result
 
 
 class _Lost(Exception):
     """A trial that was not run to its end, through no fault of its own."""
-
-
-def _error(future: Future) -> BaseException | None:
-    """What the task ended with; raises PoolLost, which concerns them all."""
-    error = PoolLost("The task was cancelled.") if future.cancelled() else future.exception()
-    if isinstance(error, PoolLost):
-        raise error
-    return error
-
-
-def _sentence(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -341,10 +341,12 @@ def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
 
 
 def test_a_trial_ended_at_its_deadline_fails_with_its_reason(line: Line) -> None:
-    line.run(methods=("vi",), pool=FailingPool(DeadlineExceeded("Ended after 70 s.")))
+    line.run(methods=("vi",), pool=FailingPool(DeadlineExceeded(71.0, "in compile")))
     row = line.table.iloc[0]
-    assert (row.status, row.error_msg, row.objective) == ("failed", "Ended after 70 s.", LLC)
-    assert read_json(line.store.metrics(row.pid, "vi", row.trial_id))["status"] == "failed"
+    reason = "The task was ended at its deadline of 71 s."
+    assert (row.status, row.error_msg, row.objective) == ("failed", reason, LLC)
+    metrics = read_json(line.store.metrics(row.pid, "vi", row.trial_id))
+    assert (metrics["status"], metrics["traceback"]) == ("failed", "in compile")
     assert len(line.table) == 6
 
 

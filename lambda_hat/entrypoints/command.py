@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
-from lambda_hat.store import FolderBusy
+from lambda_hat.store import FolderBusy, Store, sweep, write_bytes
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -43,7 +43,7 @@ def add_common_options(parser: argparse.ArgumentParser, default_config: str) -> 
     )
 
 
-def workers_file(args: argparse.Namespace, *, trial_sec: float) -> Path | None:
+def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -> Path | None:
     """The file that says where workers run, loaded once to see that it can be.
 
     Returns:
@@ -68,8 +68,26 @@ def workers_file(args: argparse.Namespace, *, trial_sec: float) -> Path | None:
                 "Add --local to run on this machine."
             ]
         )
-    check_config(load_parsl_config(path), trial_sec=trial_sec)
+    check_config(load_parsl_config(path), run_dir=run_dir, trial_sec=trial_sec)
     return path
+
+
+def make_folders(store: Store) -> None:
+    """Makes both folders and removes what killed runs left half written in them.
+
+    Raises:
+        ConfigError: One cannot be written to, though it looked as if.
+    """
+    for folder in (store.results, store.artifacts):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / ".writable", b"")
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                [f"{folder} must be a folder to write to, but: {error.strerror}."]
+            ) from error
+        sweep(folder)
 
 
 def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:

@@ -6,21 +6,18 @@ for each thing worth knowing.
 
 from __future__ import annotations
 
-import io
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console as RichConsole
 from rich.console import RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from lambda_hat.entrypoints.settings import StudyPlan
+from lambda_hat.entrypoints.terminal import Terminal
 from lambda_hat.entrypoints.wording import (
     board,
     clock,
@@ -35,27 +32,15 @@ from lambda_hat.store import Store
 from lambda_hat.study import Study
 from lambda_hat.trial import ProblemItem, Reference
 
-PLAIN_WIDTH = 100
 PLAIN_LINES = 10
 """About so many progress lines a study where there is no board."""
 
 
-class Console:
-    """Tells a person what happens; the scheduler's observer.
-
-    Args:
-        file: Where to, by default the standard output.
-    """
+class Console(Terminal):
+    """Tells a person how the studies go; the scheduler's observer."""
 
     def __init__(self, file: Any = None):
-        file = file or sys.stdout
-        if isinstance(file, io.TextIOWrapper):
-            file.reconfigure(errors="replace")  # A terminal without a sign is no reason to stop.
-        self._out = RichConsole(file=file, highlight=False)
-        self._boarded = self._out.is_terminal
-        if not self._boarded:
-            self._out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
-        self._began = time.monotonic()
+        super().__init__(file)
         self._waiting: dict[str, float] = {}
         self._studies: list[Study] = []
         self._begun: set[str] = set()
@@ -67,7 +52,7 @@ class Console:
         settings = plan.settings
         self.show_facts(
             {
-                "problems": [f"{item.label}  [dim]{item.pid}[/]" for item in plan.problems],
+                "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
                 "methods": ", ".join(plan.methods),
                 "trials": f"{settings.max_trials} of each method on each problem, "
                 f"{settings.batch_size} in flight",
@@ -79,32 +64,16 @@ class Console:
             }
         )
 
-    def show_facts(self, facts: Mapping[str, str | list[str]]) -> None:
-        """Prints names and what they are, aligned."""
-        grid = Table.grid(padding=(0, 2))
-        for name, value in facts.items():
-            for index, line in enumerate(value if isinstance(value, list) else [value]):
-                grid.add_row(f"[bold]{name}[/]" if index == 0 else "", line)
-        self._out.print(grid)
-        self._out.print()
-
     def show_outcome(
         self, outcome: Outcome, studies: Sequence[Study], store: Store, *, resume: str
     ) -> None:
         """The final tables, what failed, and where everything is."""
-        self._out.print()
+        self.out.print()
         for table in result_tables([s for s in studies if s.rows]):
-            self._out.print(table)
+            self.out.print(table)
         if not outcome.interrupted and any(study.rows for study in studies):
             self.show_facts(files_of(store))
-        for failure in outcome.failures:
-            self._out.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
-        if outcome.interrupted:
-            self._out.print("Interrupted: everything is kept. To go on:")
-            self._out.print(f"  {resume}", markup=False, soft_wrap=True)
-        elif outcome.failures:
-            self._out.print("All else is done and written. To try again what failed:")
-            self._out.print(f"  {resume}", markup=False, soft_wrap=True)
+        self.show_ending(outcome, resume)
 
     # Meanwhile.
 
@@ -112,27 +81,23 @@ class Console:
     def watching(self, studies: Sequence[Study], pool: Pool) -> Iterator[None]:
         """Shows the board while the block runs, where there is a terminal."""
         self._studies = list(studies)
-        self._line(f"{pool.description}")
-        if not self._boarded:
+        self.show_pool(pool)
+        if not self.alive:
             yield
             return
         live = Live(
             get_renderable=self._board,
-            console=self._out,
+            console=self.out,
             refresh_per_second=4,
             transient=True,
         )
         with live:
             yield
 
-    def say(self, text: str) -> None:
-        """A warning, or anything else that must be read."""
-        self._out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
-
     def reference_started(self, problem: ProblemItem) -> None:
         self._waiting[problem.label] = time.monotonic()
-        if not self._boarded:
-            self._line(f"{escape(problem.label)}: reference under way")
+        if not self.alive:
+            self.line(f"{escape(problem.label)}: reference under way")
 
     def reference_ready(self, problem: ProblemItem, reference: Reference, reused: bool) -> None:
         self._waiting.pop(problem.label, None)
@@ -140,31 +105,31 @@ class Console:
             return
         origin = "from an earlier run" if reused else f"in {clock(reference.runtime_sec or 0)}"
         value = with_error(reference.llc_ref, reference.se_ref)
-        self._line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {origin}")
+        self.line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {origin}")
         if reference.status != "ok":
             self.say(f"{problem.label}: {reference.why}")
 
     def problem_failed(self, problem: ProblemItem, reason: str) -> None:
         self._waiting.pop(problem.label, None)
-        self._line(f"[red]{escape(problem.label)} is not tuned: {escape(reason)}[/]")
+        self.line(f"[red]{escape(problem.label)} is not tuned: {escape(reason)}[/]")
 
     def study_began(self, study: Study) -> None:
         self._begun.add(study.name)
         if study.rows:
             done = counted(len(study.rows), "trial")
-            self._line(f"{self._name(study)}: {done} from earlier runs")
+            self.line(f"{self._name(study)}: {done} from earlier runs")
 
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
-        if self._boarded:
+        if self.alive:
             return
         every = max(1, study.settings.max_trials // PLAIN_LINES)
         news = row is study.best or row["objective"] is None
         if news or len(study.rows) % every == 0:
-            self._line(f"{self._name(study)}: {self._progress(study)}")
+            self.line(f"{self._name(study)}: {self._progress(study)}")
 
     def study_ended(self, study: Study) -> None:
         why = f" ({study.stopped})" if study.stopped else ""
-        self._line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}")
+        self.line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}")
 
     def _progress(self, study: Study) -> str:
         done = f"{len(study.rows)} of {study.settings.max_trials} trials"
@@ -174,10 +139,6 @@ class Console:
 
     def _name(self, study: Study) -> str:
         return f"{escape(study.problem.label)} {study.method}"
-
-    def _line(self, text: str) -> None:
-        elapsed = clock(time.monotonic() - self._began)
-        self._out.print(f"[dim]{elapsed:>8}[/]  {text}", soft_wrap=not self._boarded)
 
     def _board(self) -> RenderableType:
         return board(self._studies, self._begun, self._waiting)

@@ -14,6 +14,7 @@ from lambda_hat.entrypoints.command import (
     add_common_options,
     again,
     exit_code,
+    make_folders,
     workers_file,
 )
 from lambda_hat.entrypoints.console import Console
@@ -24,7 +25,7 @@ from lambda_hat.objective import objective_from_metrics
 from lambda_hat.results import Results
 from lambda_hat.scheduler import Scheduler, grace_sec
 from lambda_hat.search_space import suggest_method_params
-from lambda_hat.store import hold, sweep
+from lambda_hat.store import hold
 from lambda_hat.study import Study
 
 __all__ = ["main", "objective_from_metrics", "suggest_method_params"]
@@ -53,14 +54,13 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     options = {name: getattr(args, name) for name in (*names, *folders)}
     plan = read_study_plan(args.config, args.sets, options)
     trial_sec = plan.settings.method_budget + grace_sec(plan.settings.method_budget)
-    workers = workers_file(args, trial_sec=trial_sec)
+    workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = Console()
     console.show_plan(plan, workers)
     if args.dry_run:
         return DONE
+    make_folders(plan.store)
     with hold(plan.store.results):
-        for folder in (plan.store.results, plan.store.artifacts):
-            sweep(folder)
         studies = open_studies(plan, console)
         with (
             open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec) as pool,

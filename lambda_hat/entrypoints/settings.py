@@ -7,7 +7,7 @@ the same rules wherever it comes from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,10 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     keys = ("problems", "methods", "optuna", "reference", "search_space")
     check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
     problems = _problems(raw, faults)
-    section = dict(check_mapping(raw.get("optuna"), "optuna", faults))
+    section = check_mapping(raw.get("optuna"), "optuna", faults)
+    known = [field.name for field in fields(OptunaSection)]
+    check_keys(section, [*known, "convergence"], "optuna", faults)
+    section = {key: value for key, value in section.items() if key in [*known, "convergence"]}
     converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
     optuna = read(OptunaSection, section, "optuna", faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)

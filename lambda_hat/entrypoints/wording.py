@@ -126,6 +126,28 @@ def _result(study: Study) -> tuple[str, ...]:
     )
 
 
+def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The estimates of `parsl-llc`, a line each."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("problem", "sampler", "seed"):
+        table.add_column(name, no_wrap=name != "problem")
+    for name in ("LLC", "reference", "error", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        seconds = f"{row['runtime_sec']:.3g}" if row["runtime_sec"] is not None else "-"
+        joint = math.hypot(row["se_hat"] or 0.0, row["se_ref"] or 0.0)
+        table.add_row(
+            escape(row["problem"]),
+            row["method"],
+            str(row["seed"]),
+            with_error(row["llc_hat"], row["se_hat"]) if row["status"] == "complete" else "failed",
+            with_error(row["llc_ref"], row["se_ref"]),
+            with_error(row["error"], joint),
+            seconds,
+        )
+    return table
+
+
 def files_of(store: Store) -> dict[str, str | list[str]]:
     """Where a user looks next."""
     return {

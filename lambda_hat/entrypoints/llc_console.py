@@ -1,0 +1,57 @@
+"""Events -> terminal, for runs without ask and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from lambda_hat.entrypoints.settings import LLCPlan
+from lambda_hat.entrypoints.terminal import Terminal
+from lambda_hat.entrypoints.wording import clock, counted, llc_table, with_error
+from lambda_hat.scheduler import Outcome
+from lambda_hat.store import Store
+from lambda_hat.trial import ProblemItem
+
+
+class LLCConsole(Terminal):
+    """Tells a person how the runs go; the watcher of `LLCRuns`."""
+
+    def show_plan(self, plan: LLCPlan, workers: Path | None) -> None:
+        """Says what will run."""
+        self.show_facts(
+            {
+                "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
+                "samplers": [f"{item.name}, seed {item.seed}" for item in plan.samplers],
+                "runs": f"{len(plan.problems) * len(plan.samplers)}, "
+                f"{clock(plan.method_budget)} at most for each",
+                "workers": str(workers) if workers else "not said (--local or --parsl-config)",
+                "artifacts": str(plan.store.artifacts),
+                "results": str(plan.store.results),
+            }
+        )
+
+    def problem_built(self, problem: ProblemItem) -> None:
+        self.line(f"{escape(problem.label)}: target ready")
+
+    def problem_failed(self, problem: ProblemItem, reason: str) -> None:
+        self.line(f"[red]{escape(problem.label)} is not run: {escape(reason)}[/]")
+
+    def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
+        value = with_error(row["llc_hat"], row["se_hat"])
+        what = f"LLC {value}" if row["status"] == "complete" else f"failed: {row['error_msg']}"
+        self.line(
+            f"{escape(row['problem'])} {row['method']}: {escape(what)} "
+            f"({done} of {counted(total, 'run')})"
+        )
+
+    def show_outcome(
+        self, outcome: Outcome, rows: Sequence[Mapping[str, Any]], store: Store, *, resume: str
+    ) -> None:
+        """The final table, what failed, and where everything is."""
+        if rows:
+            self.out.print(llc_table(rows))
+            self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
+        self.show_ending(outcome, resume)

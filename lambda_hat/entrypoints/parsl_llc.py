@@ -1,0 +1,89 @@
+"""Config -> Estimates -> table: every problem with every sampler, once, settings as given."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from lambda_hat.entrypoints.command import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    add_common_options,
+    again,
+    exit_code,
+    make_folders,
+    workers_file,
+)
+from lambda_hat.entrypoints.llc_console import LLCConsole
+from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
+from lambda_hat.execution import open_pool
+from lambda_hat.llc_runs import LLCRuns
+from lambda_hat.scheduler import grace_sec
+from lambda_hat.store import hold
+from lambda_hat.trial import ProblemItem, TrialSpec
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `parsl-llc`; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: run(parse(argv), argv), argv)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; values are checked where the config is."""
+    parser = argparse.ArgumentParser(prog="parsl-llc", description=__doc__)
+    add_common_options(parser, "config/experiments.yaml")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """The line, whole."""
+    options = {n: getattr(args, n) for n in ("method_budget", "artifacts_dir", "results_dir")}
+    plan = read_llc_plan(args.config, args.sets, options)
+    trial_sec = plan.method_budget + grace_sec(plan.method_budget)
+    workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
+    console = LLCConsole()
+    console.show_plan(plan, workers)
+    if args.dry_run:
+        return DONE
+    make_folders(plan.store)
+    with hold(plan.store.results):
+        with open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec) as pool:
+            console.show_pool(pool)
+            runs = LLCRuns(
+                specs_of(plan),
+                store=plan.store,
+                pool=pool,
+                build="lambda_hat.llc_runs:build_problem",
+                run_trial="lambda_hat.runners.run_method:run_method_trial",
+                watcher=console,
+                say=console.say,
+            )
+            outcome = runs.run()
+            pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+    console.show_outcome(outcome, runs.rows(), plan.store, resume=again(argv))
+    return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
+
+
+def specs_of(plan: LLCPlan) -> dict[ProblemItem, list[TrialSpec]]:
+    """Every problem with every sampler."""
+    return {
+        problem: [
+            TrialSpec(
+                pid=problem.pid,
+                problem=problem.spec,
+                method=sampler.name,
+                hyperparams=sampler.hyperparams,
+                seed=sampler.seed,
+                budget_sec=plan.method_budget,
+            )
+            for sampler in plan.samplers
+        ]
+        for problem in plan.problems
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Words -> terminal: lines, facts and warnings, as both commands print them."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+
+from lambda_hat.entrypoints.wording import clock
+from lambda_hat.execution import Pool
+from lambda_hat.scheduler import Outcome
+
+PLAIN_WIDTH = 100
+
+
+class Terminal:
+    """Prints for a person: in colour on a terminal, in plain lines elsewhere.
+
+    Args:
+        file: Where to, by default the standard output.
+    """
+
+    def __init__(self, file: Any = None):
+        file = file or sys.stdout
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors="replace")  # A terminal without a sign is no reason to stop.
+        self.out = RichConsole(file=file, highlight=False)
+        self.alive = self.out.is_terminal
+        """Whether what is printed can be redrawn in place."""
+        if not self.alive:
+            self.out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
+        self._began = time.monotonic()
+
+    def show_facts(self, facts: Mapping[str, str | list[str]]) -> None:
+        """Prints names and what they are, aligned; the values are plain text."""
+        width = max(len(name) for name in facts)
+        for name, value in facts.items():
+            for index, line in enumerate(value if isinstance(value, list) else [value]):
+                label = f"[bold]{name:<{width}}[/]" if index == 0 else " " * width
+                self.out.print(f"{label}  {escape(line)}", soft_wrap=True)
+        self.out.print()
+
+    def show_pool(self, pool: Pool) -> None:
+        self.line(escape(pool.description))
+
+    def say(self, text: str) -> None:
+        """A warning, or anything else that must be read."""
+        self.out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """One line of rich markup with the time since the start."""
+        elapsed = clock(time.monotonic() - self._began)
+        self.out.print(f"[dim]{elapsed:>9}[/]  {text}", soft_wrap=True)
+
+    def show_ending(self, outcome: Outcome, resume: str) -> None:
+        """What failed, and how to go on."""
+        for failure in outcome.failures:
+            self.out.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
+        if outcome.interrupted:
+            self.out.print("Interrupted: everything is kept. To go on:")
+        elif outcome.failures:
+            self.out.print("All else is done and written. To try again what failed:")
+        if outcome.interrupted or outcome.failures:
+            self.out.print(f"  {resume}", markup=False, soft_wrap=True)

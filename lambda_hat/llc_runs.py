@@ -1,0 +1,174 @@
+"""Problems x samplers -> llc_runs.parquet: each pair once, with settings that are given.
+
+The line of a study without ask and tell: the same problems, runners, store and table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+from lambda_hat.events import EventLoop, error_of, sentence
+from lambda_hat.execution import DeadlineExceeded, Pool
+from lambda_hat.results import rows_if_whole
+from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, grace_sec
+from lambda_hat.store import Store, read_if_whole
+from lambda_hat.table import trial_row, write_table
+from lambda_hat.trial import (
+    RESULT_KEYS,
+    ProblemItem,
+    Reference,
+    TrialResult,
+    TrialSpec,
+    is_complete,
+)
+
+
+class Watcher(Protocol):
+    """Who is told what happens."""
+
+    def problem_built(self, problem: ProblemItem) -> None: ...
+    def problem_failed(self, problem: ProblemItem, reason: str) -> None: ...
+    def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None: ...
+
+
+def build_problem(problem_spec: dict, artifacts_dir: str) -> str:
+    """Trains and stores a problem's target, in a worker; returns its pid."""
+    from lambda_hat.conf import compose_problem
+    from lambda_hat.problem import load_or_build
+
+    return load_or_build(compose_problem(problem_spec), Path(artifacts_dir)).pid
+
+
+class LLCRuns:
+    """Runs every spec once.
+
+    Args:
+        specs: The runs, by problem.
+        store: Where files are.
+        pool: Runs the tasks.
+        build: Makes a problem's target before its runs, so that no run's budget pays for it.
+        run_trial: The trial runner of the contracts.
+        watcher: Is told what happens.
+        say: Is told what was found damaged.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[ProblemItem, Sequence[TrialSpec]],
+        *,
+        store: Store,
+        pool: Pool,
+        build: Runner,
+        run_trial: Runner,
+        watcher: Watcher,
+        say: Callable[[str], None],
+    ):
+        self._specs, self._store, self._pool = specs, store, pool
+        self._build, self._run_trial = build, run_trial
+        self._watcher, self._say = watcher, say
+        self._order = [(item, spec) for item, group in specs.items() for spec in group]
+        self._results: dict[str, TrialResult] = {}
+        self._references: dict[str, Reference | None] = {}
+        self._earlier = rows_if_whole(store.llc_table, say)
+        self._loop = EventLoop(self._write)
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Runs what is not done; ends early, and tidily, on a signal."""
+        lost = self._loop.run(self._begin)
+        if lost is not None:
+            self.outcome.failures.append(str(lost))
+        self.outcome.interrupted = self._loop.stopping
+        return self.outcome
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a run that has ended, in the config's order, below those of other configs."""
+        own = {spec.trial_id for _, spec in self._order}
+        earlier = [row for row in self._earlier if row["trial_id"] not in own]
+        return earlier + [
+            self._row(item, spec, number)
+            for number, (item, spec) in enumerate(self._order)
+            if spec.trial_id in self._results
+        ]
+
+    def _row(self, item: ProblemItem, spec: TrialSpec, number: int) -> dict[str, Any]:
+        return trial_row(
+            spec,
+            self._results[spec.trial_id],
+            number=number,
+            label=item.label,
+            objective=None,
+            reference=self._references[spec.pid],
+        )
+
+    def _write(self) -> None:
+        write_table(self._store.llc_table, self.rows())
+
+    def _begin(self) -> None:
+        for item, specs in self._specs.items():
+            reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
+            self._references[item.pid] = Reference.from_json(reference) if reference else None
+            left = [spec for spec in specs if not self._recall(spec)]
+            if left:
+                self._prepare(item, left)
+
+    def _recall(self, spec: TrialSpec) -> bool:
+        path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
+        stored = read_if_whole(path, RESULT_KEYS, self._say)
+        if stored is not None:
+            self._results[spec.trial_id] = stored
+        return stored is not None
+
+    def _prepare(self, item: ProblemItem, specs: Sequence[TrialSpec]) -> None:
+        future = self._pool.submit(self._build, dict(item.spec), str(self._store.artifacts))
+
+        def built(done: Future) -> None:
+            if (error := error_of(done)) is not None:
+                reason = sentence(error)
+                self.outcome.failures.append(f"{item.label} ({item.pid}) is not run: {reason}")
+                self._watcher.problem_failed(item, reason)
+                return
+            self._watcher.problem_built(item)
+            for spec in specs:
+                self._submit(item, spec)
+
+        self._loop.follow(future, built)
+
+    def _submit(self, item: ProblemItem, spec: TrialSpec) -> None:
+        spec.write_manifest(self._store)
+        reference = self._references[item.pid]
+        llc_ref = reference.llc_ref if reference else None
+        future = self._pool.submit(
+            self._run_trial,
+            dict(spec.problem),
+            spec.method_cfg,
+            math.nan if llc_ref is None else llc_ref,
+            str(self._store.metrics(spec.pid, spec.method, spec.trial_id)),
+            budget_sec=spec.budget_sec,
+            seed=spec.seed,
+            artifacts_dir=str(self._store.artifacts),
+            deadline_sec=spec.budget_sec + grace_sec(spec.budget_sec),
+        )
+        self._loop.follow(future, lambda done: self._ended(item, spec, done))
+
+    def _ended(self, item: ProblemItem, spec: TrialSpec, future: Future) -> None:
+        error = error_of(future)
+        if error is not None and not isinstance(error, DeadlineExceeded):
+            name = f"{item.label} {spec.method} {spec.trial_id}"
+            self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")
+            return
+        if error is not None:
+            late = sentence(error)
+            self._results[spec.trial_id] = spec.failure(late, llc_ref=None)
+        else:
+            self._results[spec.trial_id] = future.result()
+        if not is_complete(self._results[spec.trial_id]):
+            reason = self._results[spec.trial_id]["error_msg"]
+            self.outcome.failures.append(f"{item.label} {spec.method} failed: {reason}")
+        self._loop.changed()
+        row = self._row(item, spec, self._order.index((item, spec)))
+        self._watcher.run_ended(row, len(self._results), len(self._order))
