@@ -14,13 +14,12 @@ from lambda_hat.conf.checks import (
     read_values,
     unknown_name,
 )
+from lambda_hat.conf.distributions import INPUTS, NOISES
 from lambda_hat.conf.presets import preset_names, problem_presets, sampler_preset
 from lambda_hat.conf.resolve import check_problem, resolve_widths, settle_posterior
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig, SettingsError
 from lambda_hat.conf.schema import (
     FAMILIES,
-    INPUTS,
-    NOISES,
     TEACHERS,
     Activation,
     DataConfig,

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lambda_hat.conf.distributions import LowdimManifold, Uniform
 from lambda_hat.conf.schema import (
     DeepLinearConfig,
-    LowdimManifold,
     MLPConfig,
     MLPTeacher,
     NormalCrossingConfig,
     PosteriorConfig,
     ProblemConfig,
     QuadraticConfig,
-    Uniform,
     num_mlp_params,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from lambda_hat.conf.distributions import InputConfig, NoiseConfig
 from lambda_hat.conf.schema import (
     DeepLinearConfig,
     LinearConfig,
@@ -38,10 +39,11 @@ def _with_teacher(config: ProblemConfig, model: MLPConfig | LinearConfig) -> Pro
     teacher = config.teacher or MLPTeacher("mlp", widths=(), activation="identity")
     widths, kind = teacher.widths or (), {"bias": teacher.bias, "activation": teacher.activation}
     out_dim = model.out_dim if isinstance(model, MLPConfig) else 1
-    x = draw_inputs(stream(config.seed, "inputs"), config.data.input, config.data.n, model.in_dim)
+    inputs, noise = _distributions(config)
+    x = draw_inputs(stream(config.seed, "inputs"), inputs, config.data.n, model.in_dim)
     truth = draw_teacher(stream(config.seed, "teacher"), teacher, x, out_dim)
     y = predict(truth, x, (model.in_dim, *widths, out_dim), **kind)
-    y = y + draw_noise(stream(config.seed, "noise"), config.data.noise, x, out_dim)
+    y = y + draw_noise(stream(config.seed, "noise"), noise, x, out_dim)
     data = {"x": x, "y": y}
     if isinstance(model, LinearConfig):
         design = np.column_stack([x, np.ones(len(x))]) if model.bias else x
@@ -61,12 +63,18 @@ def _deep_linear(config: ProblemConfig, model: DeepLinearConfig) -> Problem:
         product = layer @ product
     if model.population:
         return make_problem(config, {"product": product[None]}, _flat(layers), EXACT)
-    n, out_dim = config.data.n, model.widths[-1]
-    x = draw_inputs(stream(config.seed, "inputs"), config.data.input, n, model.widths[0])
-    y = x @ product.T + draw_noise(stream(config.seed, "noise"), config.data.noise, x, out_dim)
-    if config.data.noise.kind != "none":
+    inputs, noise = _distributions(config)
+    x = draw_inputs(stream(config.seed, "inputs"), inputs, config.data.n, model.widths[0])
+    y = x @ product.T + draw_noise(stream(config.seed, "noise"), noise, x, model.widths[-1])
+    if noise.kind != "none":
         layers = _balanced(_reduced_rank(x, y, min(model.widths)), model.widths)
     return make_problem(config, {"x": x, "y": y}, _flat(layers), EXACT)
+
+
+def _distributions(config: ProblemConfig) -> tuple[InputConfig, NoiseConfig]:
+    if config.data.input is None or config.data.noise is None:
+        raise TypeError(f"A {config.model.family} model draws data; `input` and `noise` must be.")
+    return config.data.input, config.data.noise
 
 
 def _block_diagonal(rng: np.random.Generator, model: DeepLinearConfig) -> list[np.ndarray]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from lambda_hat.conf.distributions import InputConfig, NoiseConfig
+
 STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
 """Each has a generator of its own, so that one setting never moves another's draws."""
 
@@ -15,13 +17,15 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, STREAMS.index(name)]))
 
 
-def draw_inputs(rng: np.random.Generator, inputs: Any, n: int, dim: int) -> np.ndarray:
-    """Inputs [n, dim] of the kind that `inputs` (one of `schema.INPUTS`) says."""
+def draw_inputs(rng: np.random.Generator, inputs: InputConfig, n: int, dim: int) -> np.ndarray:
+    """Inputs [n, dim] of the kind that `inputs` says."""
     return _INPUTS[inputs.kind](rng, inputs, n, dim)
 
 
-def draw_noise(rng: np.random.Generator, noise: Any, x: np.ndarray, out_dim: int) -> np.ndarray:
-    """Label noise [n, out_dim] of the kind that `noise` (one of `schema.NOISES`) says."""
+def draw_noise(
+    rng: np.random.Generator, noise: NoiseConfig, x: np.ndarray, out_dim: int
+) -> np.ndarray:
+    """Label noise [n, out_dim] of the kind that `noise` says."""
     shape = (x.shape[0], out_dim)
     if noise.kind == "none":
         return np.zeros(shape)
