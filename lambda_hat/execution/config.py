@@ -147,6 +147,7 @@ def prepare_config(config: Config, run_dir: Path, *, trial_sec: float | None) ->
     """
     token = run_token(run_dir)
     config.run_dir = str(run_dir if _is_plain(run_dir) else _plain_alias(run_dir))
+    config.initialize_logging = False  # The pool logs, and closes its file.
     config.retries = 0
     config.retry_handler = None
     for executor in config.executors:

@@ -39,7 +39,7 @@ def local_config(*, workers: int | None = None) -> Config:
         label="local",
         address="127.0.0.1",
         max_workers_per_node=count,
-        cpu_affinity=_affinity(cores, count),
+        cpu_affinity=deal_cores(cores, count),
         heartbeat_period=2,  # A dead worker is seen, and replaced, within this time.
         heartbeat_threshold=20,  # Workers whose command was killed are gone after this time.
         provider=LocalProvider(
@@ -84,7 +84,7 @@ def _cpu_quota() -> int | None:
     return None if quota == "max" else max(1, int(quota) // int(period))
 
 
-def _affinity(cores: list[list[int]], workers: int) -> str:
+def deal_cores(cores: list[list[int]], workers: int) -> str:
     """HTEX's list of CPUs a worker: cores are dealt out, and shared where they are too few."""
     if not hasattr(os, "sched_setaffinity"):
         return "none"

@@ -70,6 +70,7 @@ class ParslPool:
         self._lost: PoolLost | None = None
         self._closed = False
         self._dfk = self._start(config)
+        self._log = _log_to(Path(self._dfk.run_dir) / "parsl.log")
         self._markers = Path(self._dfk.run_dir) / "running"
         self._markers.mkdir()
         self._patrols = [Patrol(e, self._markers, self._deadlines) for e in self._executors]
@@ -116,6 +117,8 @@ class ParslPool:
                 self._closed = True
             self._fail_all(PoolLost("The pool was closed before the task was done."))
             self._stop()
+            logging.getLogger("parsl").removeHandler(self._log)
+            self._log.close()
 
     def _start(self, config: Config) -> Any:
         from parsl.dataflow.dflow import DataFlowKernel
@@ -243,3 +246,13 @@ class ParslPool:
                 f"Parsl's interchange ended with exit code {code} (logs in {self._dfk.run_dir})."
             )
         self._fail_all(self._lost)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    """Parsl's messages in a file, without the debugging that would grow by megabytes a day."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    parsl = logging.getLogger("parsl")
+    parsl.setLevel(logging.INFO)
+    parsl.addHandler(handler)
+    return handler
