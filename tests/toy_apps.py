@@ -87,3 +87,12 @@ class AwkwardError(Exception):
 
 def raise_awkward_error() -> None:
     raise AwkwardError(1, 2)
+
+
+def sleep_at_first(seconds: float, note: str) -> int:
+    """Sleeps the first time, and returns the number of times it was run."""
+    leave_note(note)
+    runs = len(Path(note).read_text().splitlines())
+    if runs == 1:
+        time.sleep(seconds)
+    return runs

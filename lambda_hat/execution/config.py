@@ -7,11 +7,14 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.execution import local
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from parsl.config import Config
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+ANY_ADDRESS = "0.0.0.0"
+"""An executor with this address has its workers try each address of this machine."""
 PLAIN_PATH = re.compile(r"[\w.,:/@%+=-]+")
 """Parsl writes its run folder unquoted into shell scripts."""
 DRAIN_MARGIN_SEC = 60.0
@@ -128,11 +133,18 @@ def _provider_faults(name: str, provider: Any, trial_sec: float | None) -> list[
 
 
 def walltime_sec(provider: Any) -> float | None:
-    """Seconds that a block lives, or None where its provider sets no limit."""
+    """Seconds that a block lives, or None where its provider sets no limit.
+
+    Raises:
+        ConfigError: The walltime is not in hours, minutes and seconds.
+    """
     text = getattr(provider, "walltime", None)
     if not text:
         return None
-    hours, minutes, seconds = (int(part) for part in text.split(":"))
+    parts = text.split(":")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise ConfigError([f"A walltime must read HH:MM:SS, but got {text!r}."])
+    hours, minutes, seconds = map(int, parts)
     return 3600.0 * hours + 60.0 * minutes + seconds
 
 
@@ -185,11 +197,20 @@ def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> Non
         "lambda_hat.execution.interchange",
         str(os.getpid()),
     ]
+    if executor.address == ANY_ADDRESS:  # Left to Parsl, it would ask a service in the internet.
+        executor.all_addresses = own_addresses()
     executor.block_error_handler = stop_when_no_block_starts
     walltime = walltime_sec(executor.provider)
     if walltime and trial_sec and executor.drain_period is None:
         # A block takes no trial that it could not finish.
         executor.drain_period = int(walltime - trial_sec - DRAIN_MARGIN_SEC) or 1
+
+
+def own_addresses() -> set[str]:
+    """This machine's IPv4 addresses that others can reach; loopback where it has no other."""
+    found = [a for addresses in psutil.net_if_addrs().values() for a in addresses]
+    numbers = {a.address for a in found if a.family == socket.AF_INET}
+    return {n for n in numbers if not n.startswith("127.")} or {LOOPBACK[0]}
 
 
 def stop_when_no_block_starts(executor: Any, status: dict[str, Any]) -> None:

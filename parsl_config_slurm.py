@@ -1,0 +1,78 @@
+"""A SLURM cluster. Copy this file, change the lines below, and name it with `--parsl-config`.
+
+Each line can also be set for one run by the environment variable of its name with
+LAMBDA_HAT_SLURM_ before it, such as LAMBDA_HAT_SLURM_PARTITION=gpu. See docs/clusters.md.
+"""
+
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+from parsl.launchers import SrunLauncher
+
+from lambda_hat.execution.cluster import AlertSlurmProvider, accelerators
+from lambda_hat.execution.config import ANY_ADDRESS
+from lambda_hat.execution.local import worker_init
+from lambda_hat.execution.settings import setting
+
+PARTITION = setting("LAMBDA_HAT_SLURM_PARTITION", "")
+ACCOUNT = setting("LAMBDA_HAT_SLURM_ACCOUNT", "")
+QOS = setting("LAMBDA_HAT_SLURM_QOS", "")
+WALLTIME = setting("LAMBDA_HAT_SLURM_WALLTIME", "04:00:00")
+"""Of one job (a block); HH:MM:SS. It must exceed the budget of a trial, not of a reference."""
+JOBS = setting("LAMBDA_HAT_SLURM_JOBS", 1, least=1)
+"""Jobs at once, at most; another takes the place of one that ends while there is work."""
+NODES = setting("LAMBDA_HAT_SLURM_NODES", 1, least=1)
+"""Nodes of each job."""
+WORKERS_PER_NODE = setting("LAMBDA_HAT_SLURM_WORKERS_PER_NODE", 4, least=1)
+CORES_PER_WORKER = setting("LAMBDA_HAT_SLURM_CORES_PER_WORKER", 1, least=1)
+GPUS_PER_WORKER = setting("LAMBDA_HAT_SLURM_GPUS_PER_WORKER", 0.0, least=0)
+"""1 for a GPU each, 0.25 for four workers on a GPU, 0 for none."""
+MEMORY_PER_NODE = setting("LAMBDA_HAT_SLURM_MEMORY_PER_NODE", 0, least=0)
+"""In GB; 0 for the cluster's default."""
+EXCLUSIVE = setting("LAMBDA_HAT_SLURM_EXCLUSIVE", 0, least=0)
+"""1 to share the nodes with nobody."""
+STATUS_PERIOD = setting("LAMBDA_HAT_SLURM_STATUS_PERIOD", 5, least=1)
+"""Seconds between looks at the queue."""
+ADDRESS = setting("LAMBDA_HAT_SLURM_ADDRESS", ANY_ADDRESS)
+"""Of this machine as the nodes see it; by default, workers try each that it has."""
+SETUP = ""
+"""Shell lines before the workers start, such as "module load cuda"; no environment is needed."""
+OPTIONS = ""
+"""More lines for the head of the job, such as "#SBATCH --constraint=a100"."""
+
+
+def fresh_config() -> Config:
+    """A new Config at each call, since Parsl loads each one only once."""
+    gpus = accelerators(WORKERS_PER_NODE, GPUS_PER_WORKER)
+    provider = AlertSlurmProvider(
+        partition=PARTITION or None,
+        account=ACCOUNT or None,
+        qos=QOS or None,
+        walltime=WALLTIME,
+        init_blocks=1,
+        min_blocks=0,
+        max_blocks=JOBS,
+        nodes_per_block=NODES,
+        cores_per_node=WORKERS_PER_NODE * CORES_PER_WORKER,
+        gpus_per_node=round(WORKERS_PER_NODE * GPUS_PER_WORKER) or None,
+        mem_per_node=MEMORY_PER_NODE or None,
+        exclusive=bool(EXCLUSIVE),
+        scheduler_options=OPTIONS,
+        # Without this, srun gives each node's workers a single core.
+        launcher=SrunLauncher(overrides=f"--cpus-per-task={WORKERS_PER_NODE * CORES_PER_WORKER}"),
+        worker_init="\n".join([SETUP, worker_init(NPROC=CORES_PER_WORKER)]),
+        cmd_timeout=60,  # Parsl forgets a job whose sbatch took longer than this.
+    )
+    provider.status_period = STATUS_PERIOD
+    executor = HighThroughputExecutor(
+        label="slurm",
+        provider=provider,
+        address=ADDRESS,
+        encrypted=True,
+        max_workers_per_node=WORKERS_PER_NODE,
+        cores_per_worker=CORES_PER_WORKER,
+        cpu_affinity="none" if gpus else "block",
+        available_accelerators=gpus,
+        heartbeat_period=5,
+        heartbeat_threshold=15,  # The tasks of a job that dies run again after this time.
+    )
+    return Config(executors=[executor], strategy="simple", strategy_period=1, max_idletime=60)
