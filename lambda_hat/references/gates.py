@@ -15,6 +15,13 @@ VIRIAL_SIGMAS = 3.0
 BELOW_MINIMUM = 1e-3
 SHIFT_BIAS = 5e-3
 AGREEMENT_SIGMAS = 3.0
+MIN_RUNS = 3
+"""SMC runs below which their spread says nothing."""
+UNIQUE_ANCESTORS = 10
+ACCEPTANCE = 0.3
+LEFTOVER = 0.8
+MIXING = ("rhat", "ess_bulk", "relative_se")
+"""HMC's gates that fail where chains mix slowly, and nothing else need be wrong."""
 
 _LONGER = "Raise the HMC budget, so that more draws can be made"
 _TETHER = "raise posterior.gamma, so that the posterior is better connected"
@@ -55,8 +62,7 @@ def ask_gates(
         float64: whether the draws were made in float64.
     """
     rhat, ess = diagnostics["rhat"], diagnostics["ess_bulk"]
-    relative = se / llc if llc > 0 else math.inf
-    gates = [
+    return [
         _gate(
             "rhat", rhat <= RHAT, True,
             f"R-hat is {rhat:.4g}, above {RHAT}: the chains disagree. {_LONGER}, or {_TETHER}.",
@@ -66,29 +72,16 @@ def ask_gates(
             f"Bulk ESS is {ess:.0f}, below {ESS_BULK:.0f}: the chains mix slowly. "
             f"{_LONGER}, or {_TETHER}.",
         ),
-        _gate(
-            "relative_se", relative <= RELATIVE_SE, True,
-            f"The relative standard error is {relative:.2%}, above {RELATIVE_SE:.0%}. {_LONGER}.",
-        ),
+        _relative_se(llc, se),
         _gate(
             "divergences", diagnostics["divergence_rate"] < DIVERGENCE_RATE, False,
             f"{diagnostics['divergence_rate']:.2%} of the transitions diverged, "
             f"{DIVERGENCE_RATE:.1%} or more: parts of the posterior are too narrow for the step "
             f"size. Raise reference.target_accept, or {_TETHER}.",
         ),
-        _gate(
-            "positive", llc > 0, False,
-            f"The LLC is {llc:.4g}, not positive: w* is no minimum. Raise training.restarts or "
-            "training.steps.",
-        ),
+        _positive(llc),
         _virial(diagnostics),
-        _gate(
-            "below_minimum", diagnostics["below_minimum_fraction"] <= BELOW_MINIMUM, False,
-            f"{diagnostics['below_minimum_fraction']:.2%} of the draws have a loss below that of "
-            f"w*, above {BELOW_MINIMUM:.1%}: a better minimum is within reach of the posterior. "
-            "Raise training.restarts or training.steps, or raise posterior.gamma, so that the "
-            "posterior stays nearer to w*.",
-        ),
+        _below_minimum(diagnostics),
         _shift_bias(llc, evidence),
         _gate(
             "float64", float64, False,
@@ -96,7 +89,82 @@ def ask_gates(
             "`jax.enable_x64(True)`.",
         ),
     ]  # fmt: skip
-    return gates
+
+
+def ask_smc_gates(
+    *, llc: float, se: float, diagnostics: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> list[Gate]:
+    """All gates of a reference made by SMC, once there are runs enough for a standard error.
+
+    Args:
+        llc: the estimate.
+        se: its standard error, from the spread of the runs.
+        diagnostics: as `lambda_hat.references.smc` gives them.
+        evidence: why w* is a minimum (see `lambda_hat.problem`).
+    """
+    ancestors, acceptance = diagnostics["unique_ancestors"], diagnostics["acceptance_rate"]
+    leftover = diagnostics["leftover_correlation"]
+    return [
+        _relative_se(llc, se),
+        _positive(llc),
+        _virial(diagnostics),
+        _below_minimum(diagnostics),
+        _shift_bias(llc, evidence),
+        _gate(
+            "diversity", ancestors >= UNIQUE_ANCESTORS, False,
+            f"The particles of one run descend from {ancestors} draws of the tether, below "
+            f"{UNIQUE_ANCESTORS}: they have seen little of it. Raise reference.num_particles.",
+        ),
+        _gate(
+            "acceptance", acceptance >= ACCEPTANCE, False,
+            f"The particles' moves were accepted at a rate of {acceptance:.2f}, below "
+            f"{ACCEPTANCE}. Raise reference.target_accept, or {_TETHER}.",
+        ),
+        _gate(
+            "moves", leftover <= LEFTOVER, False,
+            f"After all their moves at one temperature particles correlate by {leftover:.2f} with "
+            f"where they were, above {LEFTOVER}. Raise reference.num_integration_steps, or "
+            f"{_TETHER}.",
+        ),
+    ]  # fmt: skip
+
+
+def ask_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:
+    """Whether HMC and SMC, each (llc, se), give the same number."""
+    difference, error = abs(hmc[0] - smc[0]), math.hypot(hmc[1], smc[1])
+    off = difference / error if error else math.inf
+    return _gate(
+        "agreement", off <= AGREEMENT_SIGMAS, False,
+        f"HMC gives {hmc[0]:.5g} +- {hmc[1]:.2g} and SMC {smc[0]:.5g} +- {smc[1]:.2g}, {off:.1f} "
+        f"joint standard errors apart, above {AGREEMENT_SIGMAS:.0f}: one of them misses a part of "
+        f"the posterior. Raise reference.num_particles, or {_TETHER}.",
+    )  # fmt: skip
+
+
+def _relative_se(llc: float, se: float) -> Gate:
+    relative = se / llc if llc > 0 else math.inf
+    return _gate(
+        "relative_se", relative <= RELATIVE_SE, True,
+        f"The relative standard error is {relative:.2%}, above {RELATIVE_SE:.0%}. {_LONGER}.",
+    )  # fmt: skip
+
+
+def _positive(llc: float) -> Gate:
+    return _gate(
+        "positive", llc > 0, False,
+        f"The LLC is {llc:.4g}, not positive: w* is no minimum. Raise training.restarts or "
+        "training.steps.",
+    )  # fmt: skip
+
+
+def _below_minimum(diagnostics: Mapping[str, Any]) -> Gate:
+    share = diagnostics["below_minimum_fraction"]
+    return _gate(
+        "below_minimum", share <= BELOW_MINIMUM, False,
+        f"{share:.2%} of the draws have a loss below that of w*, above {BELOW_MINIMUM:.1%}: a "
+        "better minimum is within reach of the posterior. Raise training.restarts or "
+        "training.steps, or raise posterior.gamma, so that the posterior stays nearer to w*.",
+    )  # fmt: skip
 
 
 def _virial(diagnostics: Mapping[str, Any]) -> Gate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem, ProblemRefused
 from lambda_hat.references.analytic import llc_exact, rlct
-from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.references.verdict import sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, strict, versions
 from lambda_hat.store import BrokenFile, read_json, set_aside, write_json
 
@@ -40,7 +39,7 @@ def run_hmc_reference(
         problem_spec: {model, data, teacher, seed, overrides, ..} as in a config's `problems`.
         out_ref_json: where it goes; the chains' checkpoint lies beside it.
         budget_sec: wall time, earlier runs of the same chains counted.
-        seed: of the chains.
+        seed: of the chains and particles.
         settings: the config's `reference:` mapping (see `ReferenceConfig`).
         artifacts_dir: where targets are stored; by default where the output path lies, if it is
             `<artifacts>/problems/<pid>/ref.json`, else `./artifacts`.
@@ -64,7 +63,7 @@ def run_hmc_reference(
         problem = load_problem(config, artifacts_of(out, "problems", 3, artifacts_dir))
         result |= _known(problem)
         setup = time.monotonic() - began
-        result |= _sampled(
+        result |= sample_reference(
             problem, reference, budget_sec=budget_sec - setup, seed=seed, folder=out.parent
         )
         result["seconds"]["setup"] = setup
@@ -109,6 +108,8 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "pid": config.pid,
         "llc_ref": None,
         "se_ref": None,
+        "method": None,
+        "methods": {},
         "llc_exact": None,
         "rlct": None,
         "status": "unreliable",
@@ -140,29 +141,4 @@ def _known(problem: Problem) -> dict[str, Any]:
         "evidence": problem.evidence,
         "llc_exact": llc_exact(problem),
         "rlct": {"value": limit[0], "multiplicity": limit[1]} if limit else None,
-    }
-
-
-def _sampled(
-    problem: Problem, reference: ReferenceConfig, *, budget_sec: float, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Estimate and verdict of the chains."""
-    found = sample_hmc(
-        problem,
-        reference,
-        budget_sec=budget_sec,
-        seed=seed,
-        checkpoint=folder / "hmc_chains.ckpt",
-    )
-    failed = [gate for gate in found["gates"] if not gate.passed]
-    llc = found["llc"]
-    return {
-        "llc_ref": llc if llc is not None and math.isfinite(llc) else None,
-        "se_ref": found["se"],
-        "status": "unreliable" if failed else "ok",
-        "reasons": [gate.reason for gate in failed],
-        "mendable": all(gate.mendable for gate in failed),
-        "diagnostics": found["diagnostics"],
-        "work": found["work"],
-        "seconds": found["seconds"],
     }

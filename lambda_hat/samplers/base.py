@@ -168,7 +168,7 @@ def _functions(method: Any, form: Form, structure: Hashable) -> Programs:
     return Programs(jax.jit(sampler.init), jax.jit(advance), jax.jit(sampler.summary))
 
 
-class _Compiled:
+class Compiled:
     """Ahead-of-time compiled functions, one a shape, so that compiling is timed apart."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class _Compiled:
         return self._cache[key]
 
 
-_COMPILED = _Compiled()
+_COMPILED = Compiled()
 
 
 @dataclass

@@ -1,0 +1,153 @@
+"""Problem -> Reference: adaptive tempered SMC from the tether to the posterior, in float64.
+
+An independent route to the number HMC gives: it starts from exact draws, needs no chain to cross
+a barrier, and takes its error from the spread of independent runs, which covers everything that
+is random in one (see `lambda_hat.references.tempering`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.stats import t as student_t
+
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.problem import Problem
+from lambda_hat.references.gates import MIN_RUNS, Gate, ask_smc_gates
+from lambda_hat.references.tempering import Clock, OutOfTime, Run, compile_for
+from lambda_hat.store import BrokenFile, digest, read_json, set_aside, write_json
+from lambda_hat.target import Target
+
+
+def sample_smc(
+    problem: Problem,
+    config: ReferenceConfig,
+    *,
+    budget_sec: float,
+    seed: int,
+    checkpoint: Path | None = None,
+) -> dict[str, Any]:
+    """The SMC part of a reference: estimate, diagnostics, gates and cost.
+
+    Makes `num_runs` independent runs, asks the gates, and makes more while only gates fail that
+    more runs can mend, until the deadline. A run that the deadline cuts is left out.
+
+    Args:
+        problem: what to sample.
+        config: particles, runs, metric, acceptance.
+        budget_sec: wall time for these runs, that of earlier ones counted.
+        seed: of all runs.
+        checkpoint: file of finished runs to go on from and to keep.
+
+    Returns:
+        {llc, se, diagnostics, gates, work, seconds, draws}; llc and se are None where there is
+        no estimate, with the reason in `gates`.
+    """
+    began = time.monotonic()
+    identity = digest([problem.pid, seed, _run_settings(config)])
+    runs = _load(checkpoint, identity)
+    clock = Clock(deadline=began + budget_sec - sum(run["seconds"] for run in runs))
+    with jax.enable_x64(True):
+        target = problem.target("float64")
+        programs, compiling = compile_for(target, config)
+        while True:
+            result = _judge(runs, problem, target, config)
+            result["seconds"]["compile"] = compiling
+            failed = [gate for gate in result["gates"] if not gate.passed]
+            hopeless = not all(gate.mendable for gate in failed)
+            if len(runs) >= config.num_runs and (hopeless or not failed):
+                return result
+            started = time.monotonic()
+            try:
+                key = jax.random.fold_in(jax.random.key(seed), len(runs))
+                run = Run(programs, target, config, key, clock).result()
+            except OutOfTime:
+                return result
+            runs.append({**run, "seconds": time.monotonic() - started})
+            if checkpoint is not None:
+                write_json(checkpoint, {"identity": identity, "runs": runs})
+
+
+def _judge(
+    runs: list[dict[str, Any]], problem: Problem, target: Target, config: ReferenceConfig
+) -> dict[str, Any]:
+    """Estimate, diagnostics and gates of the runs so far."""
+    result: dict[str, Any] = {
+        "llc": None,
+        "se": None,
+        "diagnostics": {"num_runs": len(runs)},
+        "work": sum(run["work"] for run in runs),
+        "seconds": {"sample": sum(run["seconds"] for run in runs)},
+        "draws": len(runs) * config.num_particles,
+    }
+    if len(runs) < MIN_RUNS:
+        reason = (
+            f"{len(runs)} of {config.num_runs} SMC runs ended within the budget, below "
+            f"{MIN_RUNS}. Raise the HMC budget, or lower reference.num_particles."
+        )
+        return {**result, "gates": [Gate("runs", False, True, reason)]}
+    llc, se = _mean(runs, "llc")
+    diagnostics = _diagnostics(runs, se)
+    gates = ask_smc_gates(llc=llc, se=se, diagnostics=diagnostics, evidence=problem.evidence)
+    return {**result, "llc": llc, "se": se, "diagnostics": diagnostics, "gates": gates}
+
+
+def _diagnostics(runs: list[dict[str, Any]], se: float) -> dict[str, Any]:
+    """Means over the runs, and the worst run where one is enough to doubt."""
+    virial, virial_se = _mean(runs, "virial")
+    slopes = [run["llc_from_log_z"] for run in runs if run["llc_from_log_z"] is not None]
+    column = {
+        name: np.array([run[name] for run in runs], float)
+        for name in runs[0]
+        if name != "llc_from_log_z"
+    }
+    return {
+        "num_runs": len(runs),
+        "ess": float(column["variance"].mean() / se**2) if se else None,
+        "virial_ratio": virial,
+        "virial_se": virial_se,
+        "below_minimum_fraction": float(column["below"].mean()),
+        "acceptance_rate": float(column["acceptance"].min()),
+        "divergence_rate": float(column["divergence"].mean()),
+        "unique_ancestors": int(column["unique_ancestors"].min()),
+        "leftover_correlation": float(column["leftover"].max()),
+        "log_z": float(column["log_z"].mean()),
+        "llc_from_log_z": float(np.mean(slopes)) if slopes else None,
+        "temperatures": float(column["temperatures"].mean()),
+        "sweeps": float(column["sweeps"].mean()),
+        "step_size": float(column["step_size"].mean()),
+    }
+
+
+def _mean(runs: list[dict[str, Any]], name: str) -> tuple[float, float]:
+    """Mean over the runs and its standard error.
+
+    With few runs the error is itself uncertain: it is widened so that 1.96 of it cover what
+    Student's t asks for.
+    """
+    values = np.array([run[name] for run in runs])
+    widening = float(student_t.ppf(0.975, len(values) - 1)) / 1.96
+    return float(values.mean()), widening * float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def _run_settings(config: ReferenceConfig) -> dict[str, Any]:
+    """What a run depends on; their number is not part of it, so that there can be more."""
+    names = ("num_particles", "target_accept", "num_integration_steps", "dense_metric_max_dim")
+    return {name: getattr(config, name) for name in names}
+
+
+def _load(checkpoint: Path | None, identity: str) -> list[dict[str, Any]]:
+    """Finished runs of the same settings; a damaged file is set aside."""
+    if checkpoint is None or not checkpoint.exists():
+        return []
+    try:
+        stored = read_json(checkpoint, ("identity", "runs"))
+    except BrokenFile:
+        set_aside(checkpoint)
+        return []
+    return list(stored["runs"]) if stored["identity"] == identity else []
