@@ -96,3 +96,9 @@ def sleep_at_first(seconds: float, note: str) -> int:
     if runs == 1:
         time.sleep(seconds)
     return runs
+
+
+def kill_driver(seconds: float, note: str) -> None:
+    """Kills the command whose process id is in the note, as `kill -9` does."""
+    os.kill(int(Path(note).read_text()), signal.SIGKILL)
+    time.sleep(seconds)

@@ -101,7 +101,11 @@ def _slurm_leftovers(clusters: list[str], token: str) -> list[str]:
 
 
 def _pbs_leftovers(token: str) -> list[str]:
-    jobs = json.loads(_run(["qstat", "-f", "-F", "json"])).get("Jobs", {})
+    try:
+        jobs = json.loads(_run(["qstat", "-f", "-F", "json"]) or "{}").get("Jobs", {})
+    except json.JSONDecodeError as error:  # Some versions of PBS do not quote what they print.
+        logger.warning("qstat's answer cannot be read (%s): left-over jobs were not sought", error)
+        return []
     return [job_id for job_id, job in jobs.items() if token in job.get("Job_Name", "")]
 
 
@@ -110,5 +114,5 @@ def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_SEC)
     if done.returncode != 0:
         logger.warning("%s failed: %s", " ".join(command), done.stderr.strip())
-        return "{}" if "json" in command else ""
+        return ""
     return done.stdout
