@@ -112,16 +112,22 @@ class LLCRuns:
         for item, specs in self._specs.items():
             reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
             self._references[item.pid] = Reference.from_json(reference) if reference else None
-            left = [spec for spec in specs if not self._recall(spec)]
+            left = [spec for spec in specs if not self._recall(item, spec)]
             if left:
                 self._prepare(item, left)
 
-    def _recall(self, spec: TrialSpec) -> bool:
+    def _recall(self, item: ProblemItem, spec: TrialSpec) -> bool:
         path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
         stored = read_if_whole(path, RESULT_KEYS, self._say)
         if stored is not None:
-            self._results[spec.trial_id] = stored
+            self._keep(item, spec, stored)
         return stored is not None
+
+    def _keep(self, item: ProblemItem, spec: TrialSpec, result: TrialResult) -> None:
+        self._results[spec.trial_id] = result
+        if not is_complete(result):
+            name = f"{item.label} {spec.method} ({spec.trial_id})"
+            self.outcome.failures.append(f"{name} failed: {result['error_msg']}")
 
     def _prepare(self, item: ProblemItem, specs: Sequence[TrialSpec]) -> None:
         future = self._pool.submit(self._build, dict(item.spec), str(self._store.artifacts))
@@ -161,14 +167,10 @@ class LLCRuns:
             name = f"{item.label} {spec.method} {spec.trial_id}"
             self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")
             return
-        if error is not None:
-            late = sentence(error)
-            self._results[spec.trial_id] = spec.failure(late, llc_ref=None)
+        if error is None:
+            self._keep(item, spec, future.result())
         else:
-            self._results[spec.trial_id] = future.result()
-        if not is_complete(self._results[spec.trial_id]):
-            reason = self._results[spec.trial_id]["error_msg"]
-            self.outcome.failures.append(f"{item.label} {spec.method} failed: {reason}")
+            self._keep(item, spec, spec.failure(sentence(error), llc_ref=None))
         self._loop.changed()
         row = self._row(item, spec, self._order.index((item, spec)))
         self._watcher.run_ended(row, len(self._results), len(self._order))

@@ -80,14 +80,14 @@ SEARCH_SPACE: Space = {
         "gamma": Float(0.0, 0.6),
         "batch": Categorical((32, 64, 128, 256)),
         "precond_type": _WHITENING,
-        "steps": Int(2_000, 100_000, log=True),
+        "steps": Int(5_000, 200_000, log=True),
     },
     "vi": {
         "lr": Float(1e-4, 1e-1, log=True),
         "M": Int(1, 8),
         "r": Int(0, 8),
         "whitening_mode": _WHITENING,
-        "steps": Int(500, 10_000, log=True),
+        "steps": Int(1_000, 30_000, log=True),
         "batch_size": Categorical((32, 64, 128, 256)),
     },
     "mclmc": {

@@ -30,7 +30,7 @@ from lambda_hat.store import Store, unwritable
 from lambda_hat.study import StudySettings
 from lambda_hat.trial import ProblemItem
 
-LONGEST_SEC = 1e9
+LONGEST_SEC = 10**9
 """Budgets stay below this, about thirty years: infinity is no budget."""
 
 
@@ -217,7 +217,7 @@ def _list(raw: Mapping[str, Any], name: str, faults: list[str]) -> list[Any]:
 def _methods(raw: object, space: Space | None, faults: list[str]) -> tuple[str, ...]:
     methods = _list({"methods": raw}, "methods", faults)
     for index, method in enumerate(methods):
-        if space is not None and method not in space:
+        if space is not None and method not in list(space):
             hint = " HMC is the reference and is not tuned." if method == "hmc" else ""
             faults.append(unknown_name("A method", method, space, f"methods[{index}]") + hint)
         if method in methods[:index]:

@@ -64,6 +64,6 @@ class Terminal:
         if outcome.interrupted:
             self.out.print("Interrupted: everything is kept. To go on:")
         elif outcome.failures:
-            self.out.print("All else is done and written. To try again what failed:")
+            self.out.print("All else is done and written. To go on once this is mended:")
         if outcome.interrupted or outcome.failures:
             self.out.print(f"  {resume}", markup=False, soft_wrap=True)

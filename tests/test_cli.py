@@ -1,0 +1,349 @@
+"""argv -> exit code: both commands at their edge, with instant runners behind it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from lambda_hat.entrypoints import parsl_llc, parsl_optuna
+from lambda_hat.entrypoints.settings import read_study_plan
+from lambda_hat.execution import InProcessPool
+from lambda_hat.store import write_json
+from lambda_hat.study import StudySettings
+
+ROOT = Path(__file__).resolve().parents[1]
+PROBLEM = {"model": "quadratic"}
+CONFIG = {"problems": [PROBLEM], "methods": ["vi", "sgld"], "optuna": {"max_trials": 3}}
+LLC = 1.3
+
+
+def instant_reference(problem_spec: dict, out_ref_json: str, **kwargs: Any) -> dict:
+    ref = {"llc_ref": LLC, "se_ref": 0.01, "status": "ok", "reasons": [], "settings": {}}
+    if problem_spec.get("seed"):
+        ref |= {"status": "unreliable", "reasons": ["`R-hat <= 1.01` must hold, but it is 1.4."]}
+    write_json(Path(out_ref_json), ref)
+    return ref
+
+
+def instant_trial(spec: dict, method_cfg: dict, ref: float, out: str, **kwargs: Any) -> dict:
+    metrics = {"status": "complete", "llc_hat": LLC + 0.1, "se_hat": 0.1, "runtime_sec": 0.1}
+    metrics["hyperparams"] = {key: v for key, v in method_cfg.items() if key != "name"}
+    write_json(Path(out), metrics)
+    return metrics
+
+
+def instant_build(spec: dict, artifacts_dir: str) -> str:
+    return "p_1"
+
+
+FAKES: dict[str, Callable[..., Any]] = {
+    "lambda_hat.runners.hmc_reference:run_hmc_reference": instant_reference,
+    "lambda_hat.runners.run_method:run_method_trial": instant_trial,
+    "lambda_hat.llc_runs:build_problem": instant_build,
+}
+
+
+class InstantPool(InProcessPool):
+    """Runs the fakes in place of the runners; `on_trial` is called before each trial."""
+
+    on_trial: Callable[[], None] | None = None
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
+        fake = FAKES[function]
+        if self.on_trial and fake is instant_trial:
+            self.on_trial()
+        return super().submit(fake, *args, **kwargs)
+
+
+@contextmanager
+def instant_pool(**kwargs: Any) -> Iterator[InstantPool]:
+    pool = InstantPool()
+    try:
+        yield pool
+    finally:
+        pool.close(cancel=True)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to run in, with a config, and instant runners."""
+    monkeypatch.chdir(tmp_path)
+    for entrypoint in (parsl_optuna, parsl_llc):
+        monkeypatch.setattr(entrypoint, "open_pool", instant_pool)
+    write(CONFIG)
+    return tmp_path
+
+
+def write(config: object, name: str = "c.yaml") -> None:
+    Path(name).write_text(config if isinstance(config, str) else yaml.safe_dump(config))
+
+
+def run(*options: str, config: str = "c.yaml", local: bool = True) -> int:
+    return parsl_optuna.main(["--config", config, *(["--local"] if local else []), *options])
+
+
+def test_a_run_ends_with_0_and_says_where_everything_is(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    assert run() == 0
+    out = capsys.readouterr().out
+    for said in ("quadratic/small", "3 of each method", "reference LLC 1.300 ± 0.010", "s/trial"):
+        assert said in out
+    assert str(here / "results" / "optuna_trials.parquet") in out
+    assert len(pd.read_parquet("results/optuna_trials.parquet")) == 6
+    assert run() == 0
+    assert "3 trials from earlier runs" in capsys.readouterr().out
+    assert len(pd.read_parquet("results/optuna_trials.parquet")) == 6
+
+
+BAD = {
+    "unknown key": ({"metods": ["vi"]}, "Did you mean 'methods'?"),
+    "unknown group": ({"problems": [{"model": "smal"}]}, "Did you mean 'small'?"),
+    "unknown method": ({"methods": ["sgdl"]}, "Did you mean 'sgld'?"),
+    "unknown optuna key": ({"optuna": {"max_trails": 3}}, "Did you mean 'max_trials'?"),
+    "unknown reference key": ({"reference": {"num_drws": 3}}, "Did you mean 'num_draws'?"),
+    "no method": ({"methods": [{"vi": 1}]}, "A method must be one of"),
+    "hmc tuned": ({"methods": ["hmc"]}, "HMC is the reference"),
+    "wrong type": ({"optuna": {"max_trials": "many"}}, "`max_trials` must be a whole number"),
+    "negative budget": ({"optuna": {"hmc_budget": -1}}, "`hmc_budget > 0` must hold"),
+    "endless budget": (
+        {"optuna": {"method_budget": 1e300}},
+        "`method_budget < 1000000000` must hold",
+    ),
+    "no problems": ({"problems": []}, "`problems` must be a list"),
+    "problem twice": ({"problems": [PROBLEM, PROBLEM]}, "problems[1] is the same problem"),
+    "method twice": ({"methods": ["vi", "vi"]}, "methods[1] is 'vi' a second time"),
+    "convergence": ({"optuna": {"convergence": {"patience": 0}}}, "`patience >= 1` must hold"),
+    "no mapping": ({"optuna": [1]}, "must be a mapping"),
+    "folder": ({"results_dir": "c.yaml"}, "is a file"),
+    "search space": ({"search_space": {"vi": {"lr": {"low": -1}}}}, "`low > 0` must hold"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_2_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], here: Path, change: dict, said: str
+) -> None:
+    write({**CONFIG, **change})
+    assert run() == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.strip().splitlines()) == 1
+    assert [path.name for path in here.iterdir()] == ["c.yaml"]
+
+
+def test_all_faults_are_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    write({**CONFIG, "methods": ["sgdl"], "reference": {"x": 1}})
+    assert run("--max-trials", "0", "--batch-size", "x") == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("problems: [", "is no YAML"),
+        ("- 1", "must hold a mapping"),
+        ("optuna: {seed: 1, seed: 2}", "the key 'seed' is given twice"),
+        ("a: !!python/object:os.system x", "is no YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(
+    capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    write(text)
+    assert run() == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_config_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config="none.yaml") == 2
+    assert "there is no none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "neither --local nor --parsl-config is"),
+        (("--parsl-config", "none.py"), "there is none"),
+        (("--parsl-config", "empty.py"), "must define a function fresh_config()"),
+        (("--parsl-config", "wrong.py"), "must return a parsl Config, but got int"),
+    ],
+)
+def test_a_parsl_config_that_is_none_is_refused(
+    capsys: pytest.CaptureFixture[str], options: tuple, said: str
+) -> None:
+    Path("empty.py").touch()
+    Path("wrong.py").write_text("def fresh_config():\n    return 1\n")
+    assert run(*options, local=False) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_a_dry_run_writes_nothing(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert run("--dry-run", local=False) == 0
+    assert "quadratic/small" in capsys.readouterr().out
+    assert [path.name for path in here.iterdir()] == ["c.yaml"]
+
+
+def test_the_command_line_comes_before_the_file_and_the_file_before_defaults() -> None:
+    options = {"max_trials": "7", "batch_size": None, "method_budget": "1e3"}
+    write({**CONFIG, "optuna": {"max_trials": 3, "batch_size": 2}})
+    plan = read_study_plan(Path("c.yaml"), ["optuna.seed=4"], options)
+    assert plan.settings == StudySettings(max_trials=7, batch_size=2, method_budget=1000.0, seed=4)
+    assert plan.reference.budget_sec == 36000.0
+
+
+def test_contract_defaults() -> None:
+    write({"problems": [PROBLEM], "methods": ["vi"]})
+    plan = read_study_plan(Path("c.yaml"), [], {})
+    assert plan.settings == StudySettings(200, 32, 6000.0, 0, None, None)
+    assert plan.reference.budget_sec == 36000.0
+
+
+def test_set_reads_values_as_yaml_does() -> None:
+    sets = [
+        "problems.0.model=small",
+        "problems.0.overrides.posterior.gamma=1e1",
+        "methods=[mclmc]",
+        "search_space.mclmc.L.low=1e-1",
+        "optuna.huber_delta=0.5",
+    ]
+    plan = read_study_plan(Path("c.yaml"), sets, {})
+    assert plan.problems[0].spec["overrides"] == {"posterior": {"gamma": 10.0}}
+    assert plan.methods == ("mclmc",) and plan.settings.huber_delta == 0.5
+
+
+@pytest.mark.parametrize("assignment", ["a", "=1", "problems.5.model=small", "methods.x=1", "a.=1"])
+def test_a_wrong_set_is_refused(capsys: pytest.CaptureFixture[str], assignment: str) -> None:
+    assert run("--set", assignment) == 2
+    assert "--set" in capsys.readouterr().err
+
+
+def test_a_second_run_on_the_same_results_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("results").mkdir()
+    with Path("results/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run() == 2
+    assert "One run at a time may write" in capsys.readouterr().err
+    assert run() == 0
+
+
+def test_a_changed_study_is_refused_with_what_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    capsys.readouterr()
+    assert run("--set", "optuna.seed=1") == 2
+    err = capsys.readouterr().err
+    assert err.count("optuna.seed was 0 and is now 1") == 2 and "--results-dir" in err
+    assert run("--set", "optuna.seed=1", "--results-dir", "other") == 0
+    assert run("--max-trials", "5") == 0
+    assert len(pd.read_parquet("results/optuna_trials.parquet")) == 10
+
+
+def test_a_problem_that_fails_ends_with_1_and_the_others_are_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write({**CONFIG, "problems": [{"model": "linear", "seed": 1}, PROBLEM]})
+    assert run() == 1
+    out = capsys.readouterr().out
+    assert "its reference is unreliable: `R-hat <= 1.01` must hold" in out
+    assert len(pd.read_parquet("results/optuna_trials.parquet")) == 6
+    assert run("--set", "reference.accept_unreliable=true") == 0
+    out = capsys.readouterr().out
+    assert "unreliable" in out[out.index("method") :], "the warning stays in the final table"
+    table = pd.read_parquet("results/optuna_trials.parquet")
+    assert table.groupby("problem").ref_status.unique().str[0].tolist() == ["unreliable", "ok"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_with_130_and_the_command_to_resume(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    calls = []
+
+    def interrupt() -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            threading.Thread(target=os.kill, args=(os.getpid(), kind)).start()
+            threading.Event().wait(0.2)  # The signal arrives here.
+
+    monkeypatch.setattr(InstantPool, "on_trial", staticmethod(interrupt))
+    assert run("--batch-size", "1", "--max-trials", "50") == 130
+    out = capsys.readouterr().out
+    assert "everything is kept" in out and "--config c.yaml --local --batch-size 1" in out
+    monkeypatch.setattr(InstantPool, "on_trial", None)
+    assert run("--batch-size", "1", "--max-trials", "50") == 0
+    table = pd.read_parquet("results/optuna_trials.parquet")
+    assert len(table) == 100 and table.trial_id.is_unique
+
+
+LLC_CONFIG = {
+    "problems": [PROBLEM, {"model": "linear"}],
+    "samplers": [
+        {"name": "hmc", "seed": 1},
+        {"name": "vi", "overrides": {"M": 1}},
+        {"name": "vi", "overrides": {"M": 2}},
+    ],
+}
+
+
+def test_llc_runs_every_pair_once(capsys: pytest.CaptureFixture[str]) -> None:
+    write(LLC_CONFIG)
+    argv = ["--config", "c.yaml", "--local"]
+    assert parsl_llc.main(argv) == 0
+    table = pd.read_parquet("results/llc_runs.parquet")
+    assert len(table) == 6 and table.trial_id.is_unique
+    assert sorted(table.method) == ["hmc"] * 2 + ["vi"] * 4
+    assert table[table.method == "hmc"].seed.tolist() == [1, 1]
+    before = table.trial_id.tolist()
+    assert parsl_llc.main(argv) == 0
+    assert pd.read_parquet("results/llc_runs.parquet").trial_id.tolist() == before
+    write({**LLC_CONFIG, "samplers": [{"name": "sgld"}]})
+    assert parsl_llc.main(argv) == 0
+    assert len(pd.read_parquet("results/llc_runs.parquet")) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"samplers": [{"name": "hcm"}]}, "Did you mean 'hmc'?"),
+        ({"samplers": [{"name": "vi", "overides": {}}]}, "A key must be one of"),
+        ({"samplers": [{"name": "vi", "overrides": {"lr": -1}}]}, "(samplers[0].overrides)"),
+        ({"samplers": [{"name": "vi"}, {"name": "vi"}]}, "samplers[1] is the same as"),
+        ({"samplers": [{"name": "vi", "seed": -1}]}, "`seed >= 0` must hold"),
+        ({"llc": {"method_budget": 0}}, "`method_budget > 0` must hold"),
+        ({"methods": ["vi"]}, "but got 'methods'"),
+    ],
+)
+def test_llc_refuses_bad_input(capsys: pytest.CaptureFixture[str], change: dict, said: str) -> None:
+    write({**LLC_CONFIG, **change})
+    assert parsl_llc.main(["--config", "c.yaml", "--local"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["optuna_demo", "quickstart", "experiments"])
+def test_the_configs_that_are_shipped_are_valid(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    main = parsl_llc.main if name == "experiments" else parsl_optuna.main
+    assert main(["--config", str(ROOT / "config" / f"{name}.yaml"), "--dry-run"]) == 0
+
+
+def test_the_commands_start_without_jax() -> None:
+    code = (
+        "import sys, lambda_hat.entrypoints.parsl_optuna, lambda_hat.entrypoints.parsl_llc;"
+        "sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

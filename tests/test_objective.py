@@ -1,0 +1,40 @@
+"""TrialResult -> objective: what a good trial is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lambda_hat.entrypoints import parsl_optuna
+from lambda_hat.objective import objective_from_metrics, penalty
+
+
+def result(llc: float | None, status: str = "complete") -> dict:
+    return {"status": status, "llc_hat": llc}
+
+
+@pytest.mark.parametrize("llc", [1.0, 2.0, 3.5])
+def test_the_objective_is_the_absolute_error(llc: float) -> None:
+    assert objective_from_metrics(result(llc), 2.0) == abs(llc - 2.0)
+
+
+@pytest.mark.parametrize(("error", "score"), [(0.2, 0.02), (0.5, 0.125), (2.0, 0.875)])
+def test_huber_is_squared_within_delta_and_linear_beyond(error: float, score: float) -> None:
+    assert objective_from_metrics(result(2 - error), 2.0, huber_delta=0.5) == pytest.approx(score)
+
+
+@pytest.mark.parametrize("failed", [result(None), result(4.0, "failed"), result(math.nan), {}])
+def test_a_trial_without_an_estimate_scores_infinity(failed: dict) -> None:
+    assert objective_from_metrics(failed, 2.0) == math.inf
+
+
+def test_a_penalty_is_finite_and_no_better_than_the_worst() -> None:
+    assert penalty(4.5, -math.inf) == 4.5
+    assert penalty(0.1, -math.inf) == 1.0
+    assert penalty(4.5, 50.0) == 50.0
+    assert penalty(4.5, -math.inf, huber_delta=1.0) == 4.0
+
+
+def test_it_is_where_the_documentation_says() -> None:
+    assert parsl_optuna.objective_from_metrics is objective_from_metrics

@@ -1,0 +1,100 @@
+"""Trials -> Parquet: one row a trial, one schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lambda_hat.results import rows_if_whole
+from lambda_hat.table import read_table, trial_row, write_best, write_table
+from lambda_hat.trial import Reference, TrialSpec
+
+REFERENCE = Reference(4.5, 0.1, "ok")
+VI = {"lr": 1e-3, "M": 2, "r": 1, "whitening_mode": "none", "steps": 30, "batch_size": 32}
+
+
+def row(number: int, llc: float | None, *, method: str = "vi", hyperparams: dict = VI) -> dict:
+    spec = TrialSpec("p_1", {}, method, hyperparams, seed=number, budget_sec=10)
+    if llc is None:
+        result = spec.failure("NaN", llc_ref=4.5)
+    else:
+        result = {
+            "status": "complete",
+            "llc_hat": llc,
+            "se_hat": 0.2,
+            "runtime_sec": 3.0,
+            "work": 120.0,
+            "diagnostics": {"ess": 10, "per_chain": [1, 2.5], "nested": {"x": 1, "y": None}},
+        }
+    objective = 9.0 if llc is None else abs(llc - 4.5)
+    return trial_row(
+        spec, result, number=number, label="small/small", objective=objective, reference=REFERENCE
+    )
+
+
+def test_columns_and_dtypes(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [row(0, 4.0), row(1, None)])
+    table = pd.read_parquet(tmp_path / "t.parquet")
+    contract = (
+        "pid method trial_id trial_number status hyperparams llc_hat se_hat llc_ref se_ref "
+        "objective error runtime_sec diagnostics seed budget_exhausted error_msg ref_status"
+    )
+    assert set(contract.split()) <= set(table)
+    assert {name for name in table if name.startswith("params_")} >= {
+        f"params_{name}" for name in [*VI, "eta0", "step_size", "L"]
+    }
+    for name in ("llc_hat", "se_hat", "llc_ref", "objective", "error", "params_lr"):
+        assert table[name].dtype == "float64", name
+    assert table.trial_number.dtype == table.params_steps.dtype == "int64"
+    assert table.budget_exhausted.dtype == "bool"
+    assert table.error.tolist()[0] == 0.5 and table.error.isna().tolist() == [False, True]
+    assert table.objective.tolist() == [0.5, 9.0]
+
+
+def test_mappings_come_back_as_dicts(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", [row(0, 4.0), row(1, None)])
+    table = pd.read_parquet(tmp_path / "t.parquet")
+    assert VI.items() <= table.hyperparams[0].items()
+    assert table.diagnostics[0]["ess"] == 10.0
+    assert list(table.diagnostics[0]["per_chain"]) == [1.0, 2.5]
+    assert table.diagnostics[0]["nested"]["x"] == 1
+    assert table.diagnostics[1]["ess"] is None
+    assert [r["hyperparams"] for r in read_table(tmp_path / "t.parquet")] == [VI, VI]
+
+
+def test_the_plain_schema_does_not_depend_on_the_rows(tmp_path: Path) -> None:
+    write_table(tmp_path / "empty.parquet", [])
+    write_table(tmp_path / "full.parquet", [row(0, 4.0)])
+    assert list(pd.read_parquet(tmp_path / "empty.parquet")) == list(
+        pd.read_parquet(tmp_path / "full.parquet")
+    )
+
+
+def test_a_setting_of_mixed_types_becomes_text(tmp_path: Path) -> None:
+    rows = [row(0, 4.0, hyperparams={"batch": 32}), row(1, 4.0, hyperparams={"batch": "all"})]
+    write_table(tmp_path / "t.parquet", rows)
+    assert pd.read_parquet(tmp_path / "t.parquet").params_batch.tolist() == ["32", "all"]
+
+
+def test_the_best_is_the_smallest_objective_of_a_complete_trial(tmp_path: Path) -> None:
+    rows = [row(0, None), row(1, 4.1), row(2, 4.4), row(3, 6.0), row(4, 4.0, method="sgld")]
+    rows[0]["objective"] = 0.0
+    write_best(tmp_path / "best.yaml", rows)
+    best = yaml.safe_load((tmp_path / "best.yaml").read_text())["p_1"]
+    assert best["llc_ref"] == 4.5 and best["ref_status"] == "ok"
+    assert best["methods"]["vi"]["trial_number"] == 2
+    assert best["methods"]["vi"]["hyperparams"] == VI
+    assert best["methods"]["sgld"]["trial_number"] == 4
+
+
+@pytest.mark.parametrize("keep", [0, 4, 300])
+def test_a_damaged_table_is_set_aside(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [row(0, 4.0)])
+    path.write_bytes(path.read_bytes()[:keep])
+    said: list[str] = []
+    assert rows_if_whole(path, said.append) == []
+    assert "damaged" in said[0] and not path.exists()
