@@ -35,7 +35,9 @@ def rhat(values: np.ndarray) -> float:
 
 def ess(values: np.ndarray, kind: str) -> float:
     """Rank-normalised effective sample size, `kind` "bulk" or "tail"; 0 where undefined."""
-    return _finite(arviz.ess(_chains_first(values), method=kind), 0.0)
+    # ArviZ 1 has no default for the two quantiles of the tail.
+    quantiles = {"prob": (0.05, 0.95)} if kind == "tail" else {}
+    return _finite(arviz.ess(_chains_first(values), method=kind, **quantiles), 0.0)
 
 
 def diagnose(draws: Draws, *, d: int, init_loss: float) -> dict[str, Any]:
