@@ -40,12 +40,10 @@ class Journal:
         Path(f"{path}.lock").unlink(missing_ok=True)  # Its holder is dead: we hold the folder.
         backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
         self.name = name
-        self._study = optuna.create_study(
-            storage=JournalStorage(backend),
-            study_name=name,
-            direction="minimize",
-            load_if_exists=True,
-        )
+        storage = JournalStorage(backend)
+        # Creating a study that exists would still write, and a run with nothing to do must not.
+        begin = optuna.load_study if storage.get_all_studies() else optuna.create_study
+        self._study = begin(storage=storage, study_name=name)
 
     @property
     def fingerprint(self) -> dict[str, Any] | None:
@@ -84,7 +82,7 @@ class Journal:
 
     def snapshot(self, path: Path) -> None:
         """Pickles the study with its finished trials, free of this storage, for users."""
-        copy = optuna.create_study(study_name=self.name, direction="minimize")
+        copy = optuna.create_study(study_name=self.name)
         copy.add_trials([trial for trial in self.trials() if trial.state.is_finished()])
         for key, value in self._study.user_attrs.items():
             copy.set_user_attr(key, value)
