@@ -56,6 +56,16 @@ class Curvature:
             return grad / self._damped.max()
         return self.vectors @ ((self.vectors.T @ grad) / self._damped)
 
+    def downhill(self) -> np.ndarray:
+        """Moves [k, d] both ways along the most negative curvature, as wide as the tether.
+
+        None (k = 0) where the curvature is not negative, or the problem is large.
+        """
+        if self.vectors is None or self.values[0] >= 0:
+            return np.zeros((0, self.d))
+        move = self.vectors[:, 0] / np.sqrt(self.nbeta * self.ridge)
+        return np.stack([move, -move])
+
     def whiten(self, grads: np.ndarray) -> np.ndarray:
         """Gradients [k, d] in coordinates whose squared norm is g^T (H + ridge)^-1 g.
 

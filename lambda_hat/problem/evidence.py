@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from lambda_hat.problem.curvature import Curvature, gradient, shift_bias
 from lambda_hat.problem.forms import NetworkForm
-from lambda_hat.problem.kinks import kink_shift_bias
+from lambda_hat.problem.kinks import escape_gain, kink_shift_bias
 
 
 def gather_evidence(
@@ -40,20 +40,22 @@ def gather_evidence(
     if smooth > allowed and form.has_kinks:
         least = min(smooth, kink_shift_bias(form, arrays, w, curvature, rng))
         on_kink = least <= allowed
-    reasons = _reasons(least, allowed, curvature)
+    escape = escape_gain(form, arrays, w, curvature)
+    reasons = _reasons(least, escape, allowed, curvature)
     return {
         "status": "refused" if reasons else "kink" if on_kink else "ok",
         "reasons": reasons,
         "shift_bias": least,
         "relative_shift_bias": least / curvature.laplace_llc if least > 0 else 0.0,
         "smooth_shift_bias": smooth,
+        "escape_gain": escape,
         "laplace_llc": curvature.laplace_llc,
         "least_curvature": float(curvature.values.min()),
         "largest_curvature": float(curvature.values.max()),
     }
 
 
-def _reasons(shift: float, allowed: float, curvature: Curvature) -> list[str]:
+def _reasons(shift: float, escape: float, allowed: float, curvature: Curvature) -> list[str]:
     reasons = []
     if not shift <= allowed:
         reasons.append(
@@ -61,10 +63,11 @@ def _reasons(shift: float, allowed: float, curvature: Curvature) -> list[str]:
             f"(of an LLC of about {curvature.laplace_llc:.3g}), but it is {shift:.3g}. "
             "Raise training.polish_steps, training.restarts or training.shakes."
         )
-    if curvature.values.min() + curvature.ridge <= 0:
+    least = curvature.values.min()
+    falls = escape > allowed if curvature.vectors is not None else least + curvature.ridge <= 0
+    if falls:
         reasons.append(
-            "w* must be a local minimum, but the loss curves downwards from it, by "
-            f"{-curvature.values.min():.3g} where the tether holds {curvature.ridge:.3g}. "
-            "Raise training.restarts or training.shakes."
+            "w* must be a local minimum, but the loss curves downwards from it (curvature "
+            f"{least:.3g}). Raise training.polish_steps, training.restarts or training.shakes."
         )
     return reasons

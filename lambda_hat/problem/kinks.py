@@ -23,7 +23,6 @@ _DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 _RADII = (1e-4, 1e-6, 1e-8)
 _SAMPLES = 400
 _STEPS = 2.0 ** -np.arange(24)
-_ROUNDS = 200
 
 Vector = Float[np.ndarray, " d"]
 
@@ -49,26 +48,52 @@ def settle(
     nbeta: float,
     gamma: float,
     enough: float,
+    rounds: int,
 ) -> Array:
-    """Descends along kinks until a step is predicted to gain less than `enough` LLC units.
+    """Second-order descent, along kinks too, until nothing gains more than `enough` LLC units.
 
     Each step is a damped Newton step for the smallest generalised gradient at the widest radius
-    that still gains, with the loss itself deciding how far to go.
+    that still gains, or a move along the most negative curvature; the loss itself decides how far.
     """
-    level, value = 0, float(_loss(form, arrays, w))
-    for _ in range(_ROUNDS):
+    radii = list(_DESCENT_RADII if form.has_kinks else (0.0,))
+    value = float(_loss(form, arrays, w))
+    for _ in range(rounds):
         curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
-        while level < len(_DESCENT_RADII):
-            grad = _sampled_gradient(form, arrays, w, curvature, rng, _DESCENT_RADII[level])
-            moves = w[None] - _STEPS[:, None] * curvature.newton_step(grad)[None]
-            losses = np.asarray(_losses(form, arrays, moves))
-            if nbeta * (value - np.nanmin(losses)) > enough:
-                break
-            level += 1
-        else:
-            return w
-        w, value = moves[int(np.nanargmin(losses))], float(np.nanmin(losses))
+        lowest, gain = w, 0.0
+        while radii and gain <= enough:
+            grad = _sampled_gradient(form, arrays, w, curvature, rng, radii[0])
+            lowest, gain = _best_move(form, arrays, w, value, -curvature.newton_step(grad)[None])
+            gain *= nbeta
+            radii = radii if gain > enough else radii[1:]
+        if gain <= enough:
+            lowest, gain = _best_move(form, arrays, w, value, curvature.downhill())
+            gain *= nbeta
+        if gain <= enough:
+            break
+        w, value = lowest, value - gain / nbeta
     return w
+
+
+def escape_gain(form: NetworkForm, arrays: dict, w: Array, curvature: Curvature) -> float:
+    """By how many LLC units the loss falls from `w` along its most negative curvature.
+
+    None of it where a kink is in the way.
+    """
+    value = float(_loss(form, arrays, w))
+    return curvature.nbeta * _best_move(form, arrays, w, value, curvature.downhill())[1]
+
+
+def _best_move(
+    form: NetworkForm, arrays: dict, w: Array, value: float, directions: np.ndarray
+) -> tuple[Array, float]:
+    """The lowest point on rays [k, d] from `w`, and how much lower than `value` it is."""
+    if not len(directions):
+        return w, 0.0
+    points = w[None] + (_STEPS[:, None, None] * directions).reshape(-1, w.shape[0])
+    losses = np.asarray(_losses(form, arrays, points))
+    losses = np.where(np.isfinite(losses), losses, np.inf)
+    best = int(np.argmin(losses))
+    return points[best], value - float(losses[best])
 
 
 def _sampled_gradient(
@@ -80,6 +105,8 @@ def _sampled_gradient(
     radius: float,
 ) -> Vector:
     """The smallest element of the generalised gradient, sampled within `radius` of `w`."""
+    if radius == 0:
+        return np.asarray(gradient(form, arrays, w))
     count = min(2 * curvature.d, _SAMPLES)
     size = radius * (1 + float(jnp.linalg.norm(w)) / np.sqrt(curvature.d))
     moves = size * rng.standard_normal((count, curvature.d))
@@ -102,5 +129,6 @@ def _losses(form: NetworkForm, arrays: dict, points: Array) -> Array:
     return jax.lax.map(lambda w: _loss(form, arrays, w), points)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _loss(form: NetworkForm, arrays: dict, w: Array) -> Array:
     return jnp.mean(form.losses(w, arrays))

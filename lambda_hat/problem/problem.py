@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.forms import ProblemForm, make_form
@@ -64,8 +65,11 @@ def make_problem(config: ProblemConfig, data: dict, w_star: np.ndarray, evidence
     """A Problem from its arrays; loss and gradient at w* are computed here, in float64."""
     form = make_form(config)
     with jax.enable_x64(True):
-        loss, grad = jax.value_and_grad(lambda w: jnp.mean(form.losses(w, data)))(
-            jnp.asarray(w_star)
-        )
+        loss, grad = _loss_and_gradient(form, data, jnp.asarray(w_star))
     evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
     return Problem(config, form, data, w_star, float(loss), evidence)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss_and_gradient(form: ProblemForm, data: dict, w: Array) -> tuple[Array, Array]:
+    return jax.value_and_grad(lambda w: jnp.mean(form.losses(w, data)))(w)

@@ -20,6 +20,8 @@ from lambda_hat.problem.forms import NetworkForm, make_form
 from lambda_hat.problem.kinks import settle
 from lambda_hat.problem.network import draw_weights
 
+_SETTLE_ROUNDS = 200
+_POLISHED_MOST = 16
 _POLISHED_WORK = 2e6
 """Rows times parameters times points of one round of polishing; the best points get it."""
 
@@ -49,7 +51,7 @@ def train(
         points = _adam_restarts(config, training, form, arrays, start)
         losses = np.asarray(_losses(form, arrays, points))
         rows = config.data.n * points.shape[1] * len(points)
-        kept = max(1, int(len(points) * min(1.0, _POLISHED_WORK / rows)))
+        kept = max(1, min(_POLISHED_MOST, int(len(points) * min(1.0, _POLISHED_WORK / rows))))
         points = points[np.argsort(losses)[:kept]]  # NaN sorts last.
         rng = stream(config.seed, "shakes")
         w, polished = _polish_best(form, arrays, points, training)
@@ -167,8 +169,9 @@ def _shake(
     enough = 0.1 * training.shift_bias_tol * curvature.laplace_llc
 
     def settled(w: Array) -> tuple[Array, float]:
-        if form.has_kinks and curvature.vectors is not None:
-            w = settle(form, arrays, w, rng, nbeta=nbeta, gamma=gamma, enough=0.1 * enough)
+        if curvature.vectors is not None:
+            stop = {"enough": 0.1 * enough, "rounds": min(training.polish_steps, _SETTLE_ROUNDS)}
+            w = settle(form, arrays, w, rng, nbeta=nbeta, gamma=gamma, **stop)
         return w, float(_losses(form, arrays, w[None])[0])
 
     w, loss = settled(w)
