@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shlex
 import signal
 import sys
@@ -93,6 +94,7 @@ def make_folders(store: Store) -> None:
 def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:
     """Runs a command; what a user can cause ends in a sentence, not in a traceback."""
     _terminate_like_ctrl_c()
+    logging.raiseExceptions = False  # A full disk is one sentence, not one for each log line.
     try:
         return command()
     except ConfigError as error:
