@@ -29,7 +29,7 @@ from lambda_hat.execution import (
     patrol,
 )
 from lambda_hat.execution.blocks import cancel_leftovers
-from lambda_hat.execution.config import check_config, run_token
+from lambda_hat.execution.config import check_config, prepare_config, run_token
 from lambda_hat.execution.local import deal_cores, local_config, physical_cores
 from lambda_hat.execution.settings import setting
 
@@ -275,20 +275,51 @@ def driver(config_file: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen
             straggler.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_ends_at_once_and_leaves_nothing(
     driver: tuple[subprocess.Popen, list], number: signal.Signals
 ) -> None:
     process, processes = driver
     start = time.monotonic()
-    if number == signal.SIGTERM:
-        process.send_signal(number)
-    else:
-        os.killpg(process.pid, number)  # As a terminal does.
+    os.killpg(process.pid, number)  # As a terminal does.
     output, _ = process.communicate(timeout=TIMEOUT)
     assert time.monotonic() - start < 4.0
     assert (output, process.returncode) == ("interrupted\n", 130)
     assert len(processes) >= 6
+    assert _survivors(processes, within=2.0) == []
+
+
+def test_an_interrupt_while_the_workers_start_leaves_nothing(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parsl.executors import HighThroughputExecutor
+
+    start, started = HighThroughputExecutor.start, []
+
+    def start_and_interrupt(self: HighThroughputExecutor) -> None:
+        start(self)
+        assert self.interchange_proc is not None
+        started.append(psutil.Process(self.interchange_proc.pid))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(HighThroughputExecutor, "start", start_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        with open_pool(parsl_config=config_file, run_dir=tmp_path):
+            pytest.fail("The pool was opened in spite of a Ctrl-C.")
+    assert len(started) == 1
+    assert _survivors(started, within=1.0) == []
+
+
+def test_an_interchange_that_dies_while_closing_does_not_hang_it(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_hat.execution.parsl_pool.CLEAN_UP_SEC", 2.0)
+    with open_pool(parsl_config=config_file, run_dir=tmp_path) as pool:
+        assert pool.submit("toy_apps:add", 1).result(TIMEOUT) == 2
+        executor = pool._executors[0]  # type: ignore[attr-defined]
+        processes = _processes_of(psutil.Process(executor.interchange_proc.pid), tmp_path)
+        monkeypatch.setattr(executor.interchange_proc, "poll", lambda: None)  # Not seen yet.
+        os.kill(executor.interchange_proc.pid, signal.SIGSTOP)
     assert _survivors(processes, within=2.0) == []
 
 
@@ -380,6 +411,25 @@ def test_a_config_that_would_hang_or_leak_is_refused() -> None:
     assert "strategy must be 'simple'" in strategy
     assert "must have encrypted=True" in encrypted
     assert walltime.endswith("the budget of a trial (600 s) by 60 s, but got 600 s.")
+
+
+def test_a_block_near_its_end_takes_no_trial_it_could_not_finish(tmp_path: Path) -> None:
+    config = local_config()
+    config.executors[0].provider.walltime = "01:00:00"
+    check_config(config, run_dir=tmp_path, trial_sec=600.0)
+    prepare_config(config, tmp_path, trial_sec=600.0)
+    assert config.executors[0].drain_period == 3600 - 600 - 60
+
+
+def test_a_run_folder_keeps_its_token(tmp_path: Path) -> None:
+    assert run_token(tmp_path / "a") == run_token(tmp_path / "a") != run_token(tmp_path / "b")
+
+
+def test_a_run_folder_that_a_shell_would_misread_is_refused_on_a_cluster() -> None:
+    config = local_config()
+    config.executors[0].provider._label = "elsewhere"
+    with pytest.raises(ConfigError, match="must have a run folder without spaces"):
+        check_config(config, run_dir=Path("/tmp/a b"), trial_sec=None)
 
 
 def test_threads_of_the_driver_are_no_workers() -> None:

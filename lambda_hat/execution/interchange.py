@@ -1,8 +1,8 @@
 """Parsl's interchange, bound to the life of the command that started it.
 
 Parsl starts it in the command's process group and leaves it running when the command is killed.
-Here it ignores the terminal's Ctrl-C, so that the command can still talk to it while closing,
-and the kernel kills it when the command dies, however it dies.
+Here it leaves that group, so that Ctrl-C does not reach it and the command can still talk to it
+while closing, and the kernel kills it when the command dies, however it dies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.setsid()
     die_with(int(sys.argv[1]))
     runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")

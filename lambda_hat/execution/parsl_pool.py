@@ -7,52 +7,27 @@ import itertools
 import logging
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_hat.execution.blocks import describe, end_blocks, num_workers
 from lambda_hat.execution.patrol import Patrol
-from lambda_hat.execution.pool import (
-    DeadlineExceeded,
-    PoolLost,
-    WorkerLost,
-    check_deadline,
-    target_name,
-)
+from lambda_hat.execution.pool import PoolLost, check_deadline, target_name
 from lambda_hat.execution.signals import blocked
-from lambda_hat.execution.worker import TaskFailed, run_task
+from lambda_hat.execution.task import Task
+from lambda_hat.execution.worker import run_task
 
 if TYPE_CHECKING:
     from parsl.config import Config
 
 logger = logging.getLogger(__name__)
+logging.getLogger("parsl").addHandler(logging.NullHandler())  # Or it speaks on the terminal.
 
-MAX_WORKERS_LOST = 2
-"""A task whose worker dies is run again so often: it may be what kills them."""
-MAX_BLOCKS_LOST = 100
-"""A task whose whole block goes away (walltime, a dead node) is run again so often."""
-
-
-@dataclass
-class _Task:
-    """One submitted call and what has become of it so far."""
-
-    number: int
-    target: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    deadline_sec: float | None
-    future: Future[Any] = field(default_factory=Future)
-    workers_lost: int = 0
-    blocks_lost: int = 0
-
-    @property
-    def attempt(self) -> str:
-        """Names this attempt's marker file."""
-        return f"{self.number:06d}.{self.workers_lost + self.blocks_lost}"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+CLEAN_UP_SEC = 30.0
+"""Parsl is given so long to end its processes; it takes a tenth of a second."""
 
 
 class ParslPool:
@@ -64,18 +39,17 @@ class ParslPool:
     def __init__(self, config: Config):
         """Starts the workers of a Config that `prepare_config` has prepared."""
         self._executors: list[Any] = list(config.executors)
-        self._tasks: dict[int, _Task] = {}
+        self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count()
         self._lock = threading.RLock()
         self._lost: PoolLost | None = None
         self._closed = False
-        self._dfk = self._start(config)
-        self._log = _log_to(Path(self._dfk.run_dir) / "parsl.log")
-        self._markers = Path(self._dfk.run_dir) / "running"
-        self._markers.mkdir()
-        self._patrols = [Patrol(e, self._markers, self._deadlines) for e in self._executors]
-        for executor in self._executors:
-            threading.Thread(target=self._watch, args=(executor,), daemon=True).start()
+        try:
+            self._start(config)
+        except BaseException:
+            with blocked(*INTERRUPTS):
+                self._abandon()
+            raise
 
     @property
     def num_workers(self) -> int:
@@ -97,7 +71,7 @@ class ParslPool:
     ) -> Future[Any]:
         """See `Pool.submit`."""
         check_deadline(deadline_sec)
-        task = _Task(next(self._numbers), target_name(function), args, kwargs, deadline_sec)
+        task = Task(next(self._numbers), target_name(function), args, kwargs, deadline_sec)
         task.future.set_running_or_notify_cancel()  # It cannot be cancelled by itself.
         with self._lock:
             if self._closed:
@@ -110,7 +84,7 @@ class ParslPool:
         """See `Pool.close`; a second call does nothing."""
         if not cancel:
             wait([task.future for task in list(self._tasks.values())])
-        with blocked(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with blocked(*INTERRUPTS):
             with self._lock:
                 if self._closed:
                     return
@@ -120,24 +94,32 @@ class ParslPool:
             logging.getLogger("parsl").removeHandler(self._log)
             self._log.close()
 
-    def _start(self, config: Config) -> Any:
+    def _start(self, config: Config) -> None:
         from parsl.dataflow.dflow import DataFlowKernel
 
         with blocked(signal.SIGINT, signal.SIGHUP):  # A Ctrl-C must not reach the interchange.
-            try:
-                return DataFlowKernel(config)
-            except BaseException:
-                self._abandon()
-                raise
+            self._dfk = DataFlowKernel(config)
+        self._log = _log_to(Path(self._dfk.run_dir) / "parsl.log")
+        self._markers = Path(self._dfk.run_dir) / "running"
+        self._markers.mkdir()
+        self._patrols = [Patrol(e, self._markers, self._deadlines) for e in self._executors]
+        for executor in self._executors:
+            threading.Thread(target=self._watch, args=(executor,), daemon=True).start()
 
     def _stop(self) -> None:
-        """Ends all processes; Parsl's own way would hang without an interchange."""
+        """Ends all processes, in Parsl's way if it gets there."""
         for patrol in self._patrols:
             patrol.stop()
-        if self._lost:
-            self._abandon()
-            atexit.unregister(self._dfk.atexit_cleanup)
-            return
+        if not any(executor.interchange_proc.poll() is not None for executor in self._executors):
+            tidy = threading.Thread(target=self._clean_up, daemon=True)
+            tidy.start()
+            tidy.join(CLEAN_UP_SEC)  # It would wait for ever for an interchange that dies now.
+            if not tidy.is_alive():
+                return
+        self._abandon()
+        atexit.unregister(self._dfk.atexit_cleanup)
+
+    def _clean_up(self) -> None:
         for executor in self._executors:
             if executor.provider.label == "local" or executor.bad_state_is_set:
                 end_blocks(executor)
@@ -146,13 +128,15 @@ class ParslPool:
         self._dfk.cleanup()
 
     def _abandon(self) -> None:
+        """Ends all processes without a word to the interchange, which may not answer."""
         for executor in self._executors:
+            executor.set_bad_state_and_fail_all(PoolLost("The pool is closed."))  # No new blocks.
             end_blocks(executor)
             if executor.interchange_proc is not None:
                 executor.interchange_proc.kill()
                 executor.interchange_proc.wait()
 
-    def _launch(self, task: _Task) -> None:
+    def _launch(self, task: Task) -> None:
         with self._lock:  # Parsl numbers its tasks without a lock.
             if self._lost or self._closed:
                 self._finish(task, error=self._lost or PoolLost("The pool was closed."))
@@ -168,14 +152,14 @@ class ParslPool:
             )
         done.add_done_callback(lambda done: self._settle(task, done))
 
-    def _settle(self, task: _Task, done: Future[Any]) -> None:
+    def _settle(self, task: Task, done: Future[Any]) -> None:
         """Ends the task's future or runs the task again; called by Parsl's threads."""
         error = done.exception()
         if error is None:
             self._finish(task, value=done.result())
             return
         try:
-            verdict = self._judge(task, error)
+            verdict = task.judge(error, self._markers)
         except Exception as fault:
             verdict = fault  # Raised here, it would be lost, and the future would never end.
         if verdict is None:
@@ -184,44 +168,11 @@ class ParslPool:
         else:
             self._finish(task, error=verdict)
 
-    def _judge(self, task: _Task, error: BaseException) -> Exception | None:
-        """What the task's future ends with, or None when the task is to run again."""
-        from parsl.executors.high_throughput import errors
-
-        if isinstance(error, TaskFailed):
-            return error
-        trace = self._take_trace(task)
-        if trace:
-            return DeadlineExceeded(task.deadline_sec, trace)
-        if isinstance(error, errors.WorkerLost):
-            task.workers_lost += 1
-        elif isinstance(error, errors.ManagerLost):
-            task.blocks_lost += 1
-        else:
-            return PoolLost(f"{error} (logs in {self._dfk.run_dir})")
-        if task.workers_lost > MAX_WORKERS_LOST or task.blocks_lost > MAX_BLOCKS_LOST:
-            times = task.workers_lost + task.blocks_lost
-            return WorkerLost(
-                f"The worker died each of the {times} times it ran this task: killed, out of "
-                f"memory, or crashed in native code (logs in {self._dfk.run_dir})."
-            )
-        return None
-
-    def _take_trace(self, task: _Task) -> str:
-        """Removes this attempt's marker; the trace that a deadline left in it, or ''."""
-        trace = ""
-        for path in self._markers.glob(f"{task.attempt}@*"):
-            trace = path.read_text() or trace
-            path.unlink(missing_ok=True)
-        return trace
-
     def _deadlines(self) -> dict[str, float | None]:
         with self._lock:
             return {task.attempt: task.deadline_sec for task in self._tasks.values()}
 
-    def _finish(
-        self, task: _Task, *, value: Any = None, error: BaseException | None = None
-    ) -> None:
+    def _finish(self, task: Task, *, value: Any = None, error: BaseException | None = None) -> None:
         with self._lock:
             if self._tasks.pop(task.number, None) is None:
                 return  # The pool was closed meanwhile.
