@@ -36,6 +36,9 @@ GUIDE_MEMORY = 0.9
 """Decay of the moment that says how far from w* to probe."""
 SPREAD = 0.5
 """Distance between components at the start, in whitened widths, whatever the dimension."""
+LOGIT_RATE = 0.1
+"""Learning rate of the weights, relative to the rest: a component must not lose its weight to
+the others while all are still far from their place, for it would never move again."""
 REPORT_SHARE = 0.01
 """Weight of the newest step in the running means of the report."""
 COLLAPSED = 1e-3
@@ -188,10 +191,11 @@ def build(form: Form, structure: Structure) -> Sampler:
         direction, moments = optimiser.update(gradient, moments)
         done = i.astype(value.dtype) / settings.num_warmup
         rate = settings.lr * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        rates = jnp.full(flat.shape[1], rate).at[0].multiply(LOGIT_RATE)
         news = Report(value - logq, -logq, mean_loss, _scale_gradient(flat, gradient, scale.size))
         share = jnp.maximum(1.0 / (i + 1.0), REPORT_SHARE)
         report = jnp.where(finite, report + share * (jnp.stack(news) - report), report)
-        moved = State(flat - rate * direction, moments, scale, report, num_skipped + ~finite)
+        moved = State(flat - rates * direction, moments, scale, report, num_skipped + ~finite)
         return moved, ~finite
 
     def step(
@@ -208,7 +212,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         return state, Info(acceptance=absent, divergence=each * skipped, energy=absent, work=work)
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
-        """Fresh draws of q; during the fit their losses are the last step's mean, to look at."""
+        """Fresh draws of q; during the fit their losses are its running mean, to look at."""
         which_key, noise_key = jax.random.split(key)
         d = arrays.w_star.shape[0]
         q = unpack(state.flat, d)
@@ -255,10 +259,10 @@ def _scale_gradient(flat: Array, gradient: Array, d: int) -> Array:
 def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, i: Array) -> Array:
     """Full-data gradients of step i and its draw, for each chain.
 
-    A step of the fit takes M x num_samples minibatch gradients and records one minibatch loss a
-    chain; the first also pays for the probes; a draw of the fitted mixture is one full loss.
+    A step of the fit takes M x num_samples minibatch gradients, the first also pays for the
+    probes; a draw of the fitted mixture is one full loss.
     """
     rows = jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
     share = min(1.0, structure.batch_size / rows) if form.has_rows else 1.0
     gradients = structure.M * structure.num_samples + settings.num_probes * (i == 0)
-    return jnp.where(i < settings.num_warmup, share * (gradients / NUM_CHAINS + 1 / 3), 1 / 3)
+    return jnp.where(i < settings.num_warmup, share * gradients / NUM_CHAINS, 1 / 3)
