@@ -140,4 +140,6 @@ class Reference:
 
     @property
     def why(self) -> str:
-        return "; ".join(self.reasons) or f"its status is {self.status}"
+        """What is wrong with it, without a full stop."""
+        reasons = [reason.strip().rstrip(".") for reason in self.reasons]
+        return "; ".join(reasons) or f"its status is {self.status}"

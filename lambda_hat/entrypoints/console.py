@@ -95,12 +95,12 @@ class Console(Terminal):
             yield
 
     def reference_started(self, problem: ProblemItem) -> None:
-        self._waiting[problem.label] = time.monotonic()
+        self._waiting[problem.pid] = time.monotonic()
         if not self.alive:
             self.line(f"{escape(problem.label)}: reference under way")
 
     def reference_ready(self, problem: ProblemItem, reference: Reference, reused: bool) -> None:
-        self._waiting.pop(problem.label, None)
+        self._waiting.pop(problem.pid, None)
         if reference.llc_ref is None:
             return
         origin = "from an earlier run" if reused else f"in {clock(reference.runtime_sec or 0)}"
@@ -110,7 +110,7 @@ class Console(Terminal):
             self.say(f"{problem.label}: {reference.why}")
 
     def problem_failed(self, problem: ProblemItem, reason: str) -> None:
-        self._waiting.pop(problem.label, None)
+        self._waiting.pop(problem.pid, None)
         self.line(f"[red]{escape(problem.label)} is not tuned: {escape(reason)}[/]")
 
     def study_began(self, study: Study) -> None:

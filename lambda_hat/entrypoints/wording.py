@@ -52,16 +52,22 @@ def settings_of(hyperparams: Mapping[str, Any]) -> str:
 
 
 def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]) -> Table:
-    """How far each study is, one line each."""
+    """How far each study is, one line each.
+
+    Args:
+        studies: All of the run.
+        begun: Names of the studies that have their reference.
+        waiting: When the reference of a problem was begun, by pid.
+    """
     grid = Table.grid(padding=(0, 2))
     several = len({study.problem for study in studies}) > 1
     for study in studies:
-        label = study.problem.label
+        pid, label = study.problem.pid, study.problem.label
         name = f"{escape(label)} {study.method}" if several else study.method
         if study.name in begun:
             grid.add_row(name, *_progress(study))
-        elif label in waiting:
-            elapsed = clock(time.monotonic() - waiting[label])
+        elif pid in waiting:
+            elapsed = clock(time.monotonic() - waiting[pid])
             grid.add_row(name, f"[dim]waits for its reference, under way for {elapsed}[/]")
         else:
             grid.add_row(name, "[dim]has no reference[/]")
