@@ -53,11 +53,12 @@ def test_the_default_problem_is_at_a_minimum(small):
 
 
 def test_a_tethered_posterior_finds_nothing_below_the_minimum(small):
-    rng = np.random.default_rng(0)
+    rng, nbeta = np.random.default_rng(0), small.config.nbeta
     losses = jax.jit(jax.vmap(loss_of(small)))
     for width in (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4):
         near = small.w_star + width * rng.standard_normal((2000, len(small.w_star)))
-        assert float(losses(near).min()) > small.init_loss
+        gain = nbeta * (small.init_loss - float(losses(near).min()))
+        assert gain < 0 if width >= 0.03 else gain < 0.005 * small.evidence["laplace_llc"]
 
 
 def test_the_evidence_is_what_it_says(small):
@@ -102,9 +103,11 @@ def test_a_point_that_is_no_minimum_is_refused():
 
 
 def test_the_teacher_in_place_of_the_minimum_is_refused():
-    kind = {"steps": 0, "polish_steps": 0, "shakes": 0, "restarts": 1}
-    evidence = build(training=kind, model={"activation": "tanh"}).evidence
-    assert evidence["started_at_teacher"] and evidence["status"] == "refused"
+    kind = {"steps": 0, "polish_steps": 0, "shakes": 0}
+    sharp = {"loss": "gaussian_nll"}
+    evidence = build(training=kind, model={"activation": "tanh"}, posterior=sharp).evidence
+    assert evidence["status"] == "refused"
+    assert evidence["relative_shift_bias"] > 0.02
 
 
 def test_a_loss_that_blows_up_is_refused_in_words():
@@ -117,7 +120,7 @@ CHANGES = {
     "steps": 100,
     "learning_rate": 0.03,
     "batch_size": 20,
-    "restarts": 7,
+    "restarts": 1,
     "polish_steps": 3,
     "shakes": 4,
     "shift_bias_tol": 1e-12,
@@ -130,10 +133,10 @@ def test_every_training_key_is_tried():
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_every_training_key_changes_what_is_found(key):
-    # A teacher of another kind, so that the start is not already the minimum.
+    # A teacher of another kind, so that no start is already near a minimum.
     base = {"shakes": 0}
-    before = build(teacher="base", training=base)
-    after = build(teacher="base", training={**base, key: CHANGES[key]})
+    before = build(seed=1, teacher="base", training=base)
+    after = build(seed=1, teacher="base", training={**base, key: CHANGES[key]})
     assert before.evidence != after.evidence
     if key == "shift_bias_tol":
         assert after.evidence["status"] == "refused"

@@ -18,7 +18,7 @@ DENSE_MAX_DIM = 300
 """Up to this dimension the inverse Hessian is a matrix."""
 _MEMORY = 20
 _ARMIJO, _WOLFE = 1e-4, 0.9
-_LINE_TRIES = 25
+_LINE_TRIES = 40
 _PATIENCE = 2
 
 Vector = Float[Array, " d"]
