@@ -119,7 +119,7 @@ class MCLMCConfig:
 class VIConfig:
     """Mixture of M factor analysers of rank r, fitted to the tempered, tethered ELBO."""
 
-    lr: float = 0.01
+    lr: float = 0.05
     """Adam's learning rate."""
     M: int = 2
     """Components of the mixture."""
