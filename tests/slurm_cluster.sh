@@ -55,11 +55,14 @@ PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 }
 
+alive() { # PID; a zombie is dead, but its parent may reap it late
+  [ -r "/proc/$1/status" ] && ! grep -q '^State:.Z' "/proc/$1/status"
+}
+
 running() { # PID FILE, COMMAND: prints the process id while that daemon of DIR is alive
   local pid
-  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ -r "/proc/$pid/status" ] || return 1
-  grep -q '^State:.Z' "/proc/$pid/status" && return 1 # a zombie is dead; its parent may reap late
-  [ "$(cat "/proc/$pid/comm")" = "$2" ] || return 1   # the number went to another process
+  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && alive "$pid" || return 1
+  [ "$(cat "/proc/$pid/comm")" = "$2" ] || return 1 # the number went to another process
   tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qF -- "$DIR/" && echo "$pid"
 }
 
@@ -67,8 +70,8 @@ stop() { # PID FILE, COMMAND
   local pid
   if pid=$(running "$1" "$2"); then
     kill "$pid" 2>/dev/null || true
-    for _ in $(seq 50); do running "$1" "$2" >/dev/null || break; sleep 0.1; done
-    running "$1" "$2" >/dev/null && kill -9 "$pid" 2>/dev/null || true
+    for _ in $(seq 50); do alive "$pid" || break; sleep 0.1; done # its file goes before it does
+    if alive "$pid"; then kill -9 "$pid" 2>/dev/null || true; fi
   fi
   rm -f "$1"
 }
