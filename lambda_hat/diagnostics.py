@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from lambda_hat.samplers.base import Draws
+from lambda_hat.target import Target
 
 with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at every import.
     warnings.simplefilter("ignore", FutureWarning)
     import arviz
 
-LEFT_BASIN = 10.0
-"""A chain has left the basin when its mean excess loss is this many times the chains' median."""
+LEFT_BASIN = 2.0
+"""A chain has left the basin when its own LLC exceeds this many times d."""
 
 
 def effective_draws(values: np.ndarray) -> float:
@@ -36,22 +37,22 @@ def rhat(values: np.ndarray) -> float:
 def ess(values: np.ndarray, kind: str) -> float:
     """Rank-normalised effective sample size, `kind` "bulk" or "tail"; 0 where undefined."""
     # ArviZ 1 has no default for the two quantiles of the tail.
-    quantiles = {"prob": (0.05, 0.95)} if kind == "tail" else {}
+    quantiles: dict[str, Any] = {"prob": (0.05, 0.95)} if kind == "tail" else {}
     return _finite(arviz.ess(_chains_first(values), method=kind, **quantiles), 0.0)
 
 
-def diagnose(draws: Draws, *, d: int, init_loss: float) -> dict[str, Any]:
+def diagnose(draws: Draws, *, target: Target, init_loss: float) -> dict[str, Any]:
     """Everything that speaks for or against the draws, as plain numbers (None: not applicable).
 
     Args:
         draws: at least 4 draws of each chain, all losses finite.
-        d: number of parameters.
+        target: what was sampled.
         init_loss: L_n(w*), in the draws' own precision.
     """
     excess = draws.loss - init_loss
     rounding = 1e-12 if draws.loss_dtype == "float64" else 1e-5
     below = excess < -rounding * (1.0 + abs(init_loss))
-    virial = _virial(draws.virial, d)
+    virial = _virial(draws.virial, target.d)
     return {
         "rhat": rhat(draws.loss),
         "ess": effective_draws(draws.loss),
@@ -66,7 +67,7 @@ def diagnose(draws: Draws, *, d: int, init_loss: float) -> dict[str, Any]:
         "virial_se": virial[1],
         "below_minimum_fraction": float(below.mean()),
         "mean_distance": float(np.sqrt(draws.distance.mean())),
-        "chains_left_basin": left_basin(excess),
+        "chains_left_basin": left_basin(excess, target),
     }
 
 
@@ -79,10 +80,17 @@ def ebfmi(energy: np.ndarray) -> float | None:
     return float((change / np.maximum(spread, np.finfo(float).tiny)).min())
 
 
-def left_basin(excess: np.ndarray) -> int:
-    """Chains whose mean excess loss lies far above the others': they left w*'s basin."""
-    means = excess.mean(axis=0)
-    return int((means > LEFT_BASIN * max(float(np.median(means)), 0.0)).sum())
+def left_basin(excess: np.ndarray, target: Target) -> int:
+    """Chains that wander where the loss is too high to belong to the posterior around w*.
+
+    By the virial identity a loss that is homogeneous of degree D >= 1 around w* has an LLC of at
+    most d / D, so a chain whose own LLC is twice d is not drawing from there.
+
+    Args:
+        excess: L_n(w) - L_n(w*), [draws, chains].
+        target: what was sampled.
+    """
+    return int((target.nbeta * excess.mean(axis=0) > LEFT_BASIN * target.d).sum())
 
 
 def _virial(virial: np.ndarray, d: int) -> tuple[float | None, float | None]:

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,54 @@ _DIGEST = 64
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Wall time by what it went into, and full-data gradient equivalents."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    work: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        names = {*self.seconds, *other.seconds}
+        seconds = {
+            name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in names
+        }
+        return Cost(seconds, self.work + other.work)
+
+    @property
+    def total(self) -> float:
+        """Seconds in all."""
+        return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """What a file held.
 
     Attributes:
         target_accept: the acceptance these chains were adapted to.
-        seconds: wall time these chains have cost so far.
+        abandoned: what chains with larger steps cost before these.
+        cost: what all of them have cost so far.
         rebuild: gives the progress, from a state of the same structure.
     """
 
     target_accept: float
-    seconds: float
+    abandoned: Cost
+    cost: Cost
     rebuild: Callable[[Any], Progress]
 
 
-def save_checkpoint(path: Path, *, identity: str, target_accept: float, progress: Progress) -> None:
-    """Writes the progress of the chains called `identity`, whole or not at all."""
+def save_checkpoint(
+    path: Path, *, identity: str, target_accept: float, abandoned: Cost, progress: Progress
+) -> None:
+    """Writes the progress of the chains called `identity`, whole or not at all.
+
+    Args:
+        path: the file.
+        identity: what the chains are of; only the same is loaded again.
+        target_accept: the acceptance they were adapted to.
+        abandoned: what chains with larger steps cost before these.
+        progress: where they stand.
+    """
     leaves = jax.tree.leaves(progress.state)
     arrays = {f"state_{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     for part, blocks in (("rows", progress.rows), ("warmup", progress.warmup_rows)):
@@ -47,6 +79,7 @@ def save_checkpoint(path: Path, *, identity: str, target_accept: float, progress
     header = {
         "identity": identity,
         "target_accept": target_accept,
+        "abandoned": asdict(abandoned),
         "step": progress.step,
         "seconds": progress.seconds,
         "warmup_cut": progress.warmup_cut,
@@ -76,7 +109,8 @@ def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
         return None
     return Checkpoint(
         target_accept=header["target_accept"],
-        seconds=sum(header["seconds"].values()),
+        abandoned=(abandoned := Cost(**header["abandoned"])),
+        cost=abandoned + Cost(header["seconds"]),
         rebuild=lambda like: _progress(header, arrays, like),
     )
 

@@ -19,7 +19,7 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
-from lambda_hat.references.checkpoint import load_checkpoint, save_checkpoint
+from lambda_hat.references.checkpoint import Cost, load_checkpoint, save_checkpoint
 from lambda_hat.references.gates import Gate, ask_gates
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.base import Progress, Runner
@@ -56,14 +56,16 @@ def sample_hmc(
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
         target_accept = stored.target_accept if stored else config.target_accept
-        deadline = time.monotonic() + budget_sec - (stored.seconds if stored else 0.0)
+        abandoned = stored.abandoned if stored else Cost()
+        deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
         while True:
-            chains = _Chains(problem, config, target_accept, seed, identity, checkpoint)
+            chains = _Chains(problem, config, target_accept, seed, identity, checkpoint, abandoned)
             chains.start(stored.rebuild if stored else None)
             result, finished = chains.run(deadline)
             stored, target_accept = None, (1.0 + target_accept) / 2.0
             if finished or target_accept > HIGHEST_TARGET_ACCEPT:
                 return result
+            abandoned = Cost(result["seconds"], result["work"])
 
 
 class _Chains:
@@ -77,9 +79,11 @@ class _Chains:
         seed: int,
         identity: str,
         checkpoint: Path,
+        abandoned: Cost,
     ):
         self._problem, self._config, self._target_accept = problem, config, target_accept
         self._seed, self._identity, self._path = seed, identity, checkpoint
+        self._abandoned = abandoned
         self._saved = time.monotonic()
 
     def start(self, resume: Any) -> None:
@@ -124,12 +128,13 @@ class _Chains:
         """Estimate, diagnostics and gates of all draws so far."""
         runner, problem = self._runner, self._problem
         draws = runner.draws()
+        cost = self._abandoned + Cost(runner.progress.seconds, draws.work_total)
         result: dict[str, Any] = {
             "llc": None,
             "se": None,
             "diagnostics": {},
-            "work": draws.work_total,
-            "seconds": dict(runner.progress.seconds),
+            "work": cost.work,
+            "seconds": cost.seconds,
             "draws": len(draws.loss),
         }
         try:
@@ -139,7 +144,7 @@ class _Chains:
         except NoEstimate as reason:
             mendable = draws.loss.size > 0
             return {**result, "gates": [Gate("estimate", False, mendable, str(reason))]}
-        diagnostics = diagnose(draws, d=runner.target.d, init_loss=problem.init_loss)
+        diagnostics = diagnose(draws, target=runner.target, init_loss=problem.init_loss)
         diagnostics |= runner.summary()
         diagnostics["target_accept"] = self._target_accept
         gates = ask_gates(
@@ -166,6 +171,7 @@ class _Chains:
             self._path,
             identity=self._identity,
             target_accept=self._target_accept,
+            abandoned=self._abandoned,
             progress=progress,
         )
         self._saved = time.monotonic()

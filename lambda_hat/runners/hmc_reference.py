@@ -100,6 +100,8 @@ def _stored(out: Path, config: ProblemConfig, identity: Mapping[str, Any]) -> di
 
 def _final(stored: Mapping[str, Any], budget_sec: float) -> bool:
     """Whether an unreliable reference would come out the same again."""
+    if "traceback" in stored:
+        return False  # A fault of the machine or of the code, and not of the draws.
     return not stored.get("mendable", False) or budget_sec <= stored["budget_sec"]
 
 

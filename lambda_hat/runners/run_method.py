@@ -154,11 +154,17 @@ def _sample(
     estimate = estimate_llc(
         draws, nbeta=target.nbeta, init_loss=init_loss, trim=result["method"] in TRIMMED
     )
-    result |= {"llc_hat": estimate.llc_hat, "se_hat": estimate.se_hat}
-    result["diagnostics"] = diagnose(draws, d=target.d, init_loss=init_loss)
+    result["diagnostics"] = diagnose(draws, target=target, init_loss=init_loss)
     result["diagnostics"] |= runner.summary()
     result["diagnostics"] |= {"burn_in": estimate.burn_in, "warmup_cut": progress.warmup_cut}
     seconds["estimate"] = time.monotonic() - sampled
+    if left := result["diagnostics"]["chains_left_basin"]:
+        raise TrialFailed(
+            f"Every chain must stay in the basin of w*, but {left} of {draws.loss.shape[1]} left "
+            f"it (their mean: LLC {estimate.llc_hat:.4g} at d = {target.d}). "
+            "Take a smaller step or learning rate."
+        )
+    result |= {"llc_hat": estimate.llc_hat, "se_hat": estimate.se_hat}
 
 
 def _sentence(error: Exception) -> str:
