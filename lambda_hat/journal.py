@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -44,6 +46,7 @@ class Journal:
         # Creating a study that exists would still write, and a run with nothing to do must not.
         begin = optuna.load_study if storage.get_all_studies() else optuna.create_study
         self._study = begin(storage=storage, study_name=name)
+        self._lasting = TPESampler()
 
     @property
     def fingerprint(self) -> dict[str, Any] | None:
@@ -72,13 +75,17 @@ class Journal:
 
     def tell(self, trial: Trial, value: float, record: dict[str, Any]) -> None:
         """Ends a trial with its score and keeps its record."""
-        trial.set_user_attr(_RECORD, record)
+        self._keep(trial, record)
         self._study.tell(trial, value)
 
     def lose(self, trial: Trial, record: dict[str, Any]) -> None:
         """Ends a trial that nobody could run: the sampler shall learn nothing from it."""
-        trial.set_user_attr(_RECORD, record)
+        self._keep(trial, record)
         self._study.tell(trial, state=TrialState.FAIL)
+
+    def _keep(self, trial: Trial, record: dict[str, Any]) -> None:
+        # As text: Optuna copies attributes deeply at each tell, and holds them in memory.
+        trial.set_user_attr(_RECORD, json.dumps(record, separators=(",", ":")))
 
     def snapshot(self, path: Path) -> None:
         """Pickles the study with its finished trials, free of this storage, for users."""
@@ -89,13 +96,32 @@ class Journal:
         write_bytes(path, pickle.dumps(copy))
 
     def _reseed(self, seed: int) -> None:
-        # A sampler that is made anew for each trial proposes the same after a restart.
-        self._study.sampler = optuna.samplers.TPESampler(seed=seed)
+        self._study.sampler = _Proposer(seed, self._lasting)
+
+
+class _Proposer(TPESampler):
+    """TPE for one trial: made anew for each, it proposes the same after a restart.
+
+    Args:
+        seed: Of this proposal.
+        lasting: Remembers what the trials so far have in common, which would otherwise be
+            gathered from all of them again for each proposal.
+    """
+
+    def __init__(self, seed: int, lasting: TPESampler):
+        super().__init__(seed=seed)
+        self._lasting = lasting
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._lasting.infer_relative_search_space(study, trial)
 
 
 def stored_record(trial: FrozenTrial) -> dict[str, Any] | None:
     """The record a finished trial was told with."""
-    return trial.user_attrs.get(_RECORD)
+    text = trial.user_attrs.get(_RECORD)
+    return None if text is None else json.loads(text)
 
 
 def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:

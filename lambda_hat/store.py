@@ -101,8 +101,13 @@ class Store:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which becomes `path` when the block succeeds."""
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, which becomes `path` when the block succeeds.
+
+    Args:
+        path: The file to make or replace.
+        sync: Whether to wait until it would survive a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f"{TEMPORARY}{os.getpid()}-{socket.gethostname()}~"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=f"-{path.name}")
@@ -111,21 +116,23 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        _sync(temporary)
+        if sync:
+            _sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    if sync:
+        _sync(path.parent)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Writes a whole file, or nothing."""
-    with replacing(path) as temporary:
+    with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(content)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
     """Writes a mapping as strict JSON with its checksum.
 
     Raises:
@@ -133,7 +140,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """
     body = {key: item for key, item in value.items() if key != "checksum"}
     text = json.dumps({**body, "checksum": digest(body)}, indent=1, allow_nan=False)
-    write_bytes(path, text.encode() + b"\n")
+    write_bytes(path, text.encode() + b"\n", sync=sync)
 
 
 def read_json(path: Path, required: Iterable[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
 
 TrialResult = dict[str, Any]
-"""What metrics.json holds; see docs/optuna_workflow.md for its keys."""
+"""What metrics.json holds; docs/results.md has its keys."""
 
 RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 """Without these a metrics.json is none."""
@@ -70,10 +70,9 @@ class TrialSpec:
         return {"name": self.method, **self.hyperparams}
 
     def write_manifest(self, store: Store) -> None:
-        """Writes manifest.json (once: its folder's name is its content)."""
+        """Writes manifest.json, which need not survive a power cut: it is written at each start."""
         path = store.manifest(self.pid, self.method, self.trial_id)
-        if not path.exists():
-            write_json(path, {**self.manifest, "problem": dict(self.problem)})
+        write_json(path, {**self.manifest, "problem": dict(self.problem)}, sync=False)
 
     def failure(
         self, reason: str, *, llc_ref: float | None, runtime_sec: float | None = None
