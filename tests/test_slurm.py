@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
 from lambda_hat.execution import Pool, open_pool
 from lambda_hat.execution.config import run_token
@@ -185,3 +187,52 @@ def test_a_deadline_holds_on_a_node(slurm: None, tmp_path: Path) -> None:
         assert "at its deadline of 0.5 s" in str(future.exception(TIMEOUT))
         assert pool.submit("toy_apps:add", 1).result(TIMEOUT) == 2
     assert _runs(tmp_path / "note") == 1
+
+
+LINE = {
+    "problems": [{"model": "quadratic", "data": "small"}],
+    "methods": ["sgld", "mclmc"],
+    "optuna": {"max_trials": 4, "batch_size": 2, "hmc_budget": 120, "method_budget": 60},
+    "reference": {"num_draws": 2_000},
+    "search_space": {
+        "sgld": {"steps": {"low": 5_000, "high": 9_000}, "eta0": {"low": 1e-5, "high": 1e-3}},
+        "mclmc": {"steps": {"low": 500, "high": 1_000}, "L": {"low": 0.5, "high": 2.0}},
+    },
+}
+
+
+def _line(folder: Path) -> subprocess.Popen[bytes]:
+    """The command, as a user starts it on a head node."""
+    command = Path(sys.executable).with_name("parsl-optuna")
+    words = [command, "--config", folder / "study.yaml", "--parsl-config", CONFIG]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+
+
+def test_the_whole_line_runs_in_jobs_and_survives_the_death_of_its_command(
+    slurm: None, tmp_path: Path
+) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(LINE))
+    run_dir = tmp_path / "results" / "parsl"
+    with _line(tmp_path) as killed:
+        _wait_for(
+            lambda: (
+                any(tmp_path.glob("artifacts/runs/*/*/*/metrics.json")) or killed.poll() is not None
+            )
+        )
+        left = _jobs(run_dir)
+        killed.send_signal(signal.SIGKILL)
+    said = (tmp_path / "log.txt").read_text()
+    assert killed.returncode == -signal.SIGKILL, said
+    assert left, said
+    done_before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("artifacts/**/metrics.json")}
+    assert done_before
+    with _line(tmp_path) as resumed:
+        _wait_for(lambda: bool(_jobs(run_dir) - left) or resumed.poll() is not None)
+        assert not left & _jobs(run_dir)
+        assert resumed.wait(TIMEOUT) == 0, (tmp_path / "log.txt").read_text()
+    table = pd.read_parquet(tmp_path / "results" / "optuna_trials.parquet")
+    assert table.groupby("method").trial_number.apply(sorted).tolist() == [[0, 1, 2, 3]] * 2
+    assert table.ref_status.eq("ok").all()
+    assert {p: p.stat().st_mtime_ns for p in done_before} == done_before
+    assert _jobs(run_dir) == set()
