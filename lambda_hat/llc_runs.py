@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lambda_hat.events import EventLoop, error_of, sentence
-from lambda_hat.execution import DeadlineExceeded, Pool
+from lambda_hat.execution import DeadlineExceeded, TaskPool
 from lambda_hat.results import rows_if_whole
-from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, grace_sec
+from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_late, grace_sec
 from lambda_hat.store import Store, read_if_whole
-from lambda_hat.table import trial_row, write_table
+from lambda_hat.table import same_rows, trial_row, write_table
 from lambda_hat.trial import (
     RESULT_KEYS,
     ProblemItem,
@@ -61,7 +61,7 @@ class LLCRuns:
         specs: Mapping[ProblemItem, Sequence[TrialSpec]],
         *,
         store: Store,
-        pool: Pool,
+        pool: TaskPool,
         build: Runner,
         run_trial: Runner,
         watcher: Watcher,
@@ -106,22 +106,30 @@ class LLCRuns:
         )
 
     def _write(self) -> None:
-        write_table(self._store.llc_table, self.rows())
+        rows = self.rows()
+        if not (same_rows(rows, self._earlier) and self._store.llc_table.exists()):
+            write_table(self._store.llc_table, rows)
 
     def _begin(self) -> None:
         for item, specs in self._specs.items():
             reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
             self._references[item.pid] = Reference.from_json(reference) if reference else None
-            left = [spec for spec in specs if not self._recall(item, spec)]
+            left = []
+            for spec in specs:
+                if (stored := self._stored(spec)) is None:
+                    left.append(spec)
+                else:
+                    self._keep(item, spec, stored)
             if left:
                 self._prepare(item, left)
 
-    def _recall(self, item: ProblemItem, spec: TrialSpec) -> bool:
+    def _stored(self, spec: TrialSpec) -> TrialResult | None:
         path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
-        stored = read_if_whole(path, RESULT_KEYS, self._say)
-        if stored is not None:
-            self._keep(item, spec, stored)
-        return stored is not None
+        return read_if_whole(path, RESULT_KEYS, self._say)
+
+    def _llc_ref(self, item: ProblemItem) -> float | None:
+        reference = self._references[item.pid]
+        return reference.llc_ref if reference else None
 
     def _keep(self, item: ProblemItem, spec: TrialSpec, result: TrialResult) -> None:
         self._results[spec.trial_id] = result
@@ -146,8 +154,7 @@ class LLCRuns:
 
     def _submit(self, item: ProblemItem, spec: TrialSpec) -> None:
         spec.write_manifest(self._store)
-        reference = self._references[item.pid]
-        llc_ref = reference.llc_ref if reference else None
+        llc_ref = self._llc_ref(item)
         future = self._pool.submit(
             self._run_trial,
             dict(spec.problem),
@@ -163,14 +170,17 @@ class LLCRuns:
 
     def _ended(self, item: ProblemItem, spec: TrialSpec, future: Future) -> None:
         error = error_of(future)
-        if error is not None and not isinstance(error, DeadlineExceeded):
+        if error is None:
+            result = future.result()
+        elif (stored := self._stored(spec)) is not None:
+            result = stored  # It was written before the worker ended.
+        elif isinstance(error, DeadlineExceeded):
+            result = ended_late(spec, error, self._store, llc_ref=self._llc_ref(item))
+        else:
             name = f"{item.label} {spec.method} {spec.trial_id}"
             self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")
             return
-        if error is None:
-            self._keep(item, spec, future.result())
-        else:
-            self._keep(item, spec, spec.failure(sentence(error), llc_ref=None))
+        self._keep(item, spec, result)
         self._loop.changed()
         row = self._row(item, spec, self._order.index((item, spec)))
         self._watcher.run_ended(row, len(self._results), len(self._order))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lambda_hat.store import Store, set_aside
-from lambda_hat.table import read_table, write_best, write_table
+from lambda_hat.table import read_table, same_rows, write_best, write_table
 from lambda_hat.trial import ProblemItem
 
 
@@ -50,14 +50,25 @@ class Results:
         return [*earlier, *own]
 
     def write(self) -> None:
-        """Writes the table and the best, and the snapshots of the studies that have changed."""
+        """Writes the table and the best, and the snapshots of the studies that have changed.
+
+        The table comes last: where it stands as it would be written, so do the others.
+        """
+        rows = self.rows()
+        if self._stand(rows):
+            return
         for key, study in self._studies.items():
             if self._written.get(key) != len(study.rows):
                 study.snapshot()
                 self._written[key] = len(study.rows)
-        rows = self.rows()
-        write_table(self._store.trials_table, rows)
         write_best(self._store.best, rows)
+        write_table(self._store.trials_table, rows)
+
+    def _stand(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether an earlier run has left all files as they would be written now."""
+        snapshots = (self._store.snapshot(*key) for key in self._studies)
+        files = (self._store.trials_table, self._store.best, *snapshots)
+        return same_rows(rows, self._earlier) and all(file.exists() for file in files)
 
 
 def rows_if_whole(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:

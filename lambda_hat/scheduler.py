@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lambda_hat.events import EventLoop, error_of, sentence
-from lambda_hat.execution import DeadlineExceeded, Pool
+from lambda_hat.execution import DeadlineExceeded, TaskPool
 from lambda_hat.fingerprint import StudyChanged
 from lambda_hat.results import Results
 from lambda_hat.store import Store, read_if_whole, write_json
 from lambda_hat.study import Asked, Study
-from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult
+from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
 
 REFERENCE_KEYS = ("llc_ref", "status")
 
@@ -80,7 +80,7 @@ class Scheduler:
         store: Store,
         results: Results,
         reference: ReferencePlan,
-        pool: Pool,
+        pool: TaskPool,
         run_reference: Runner,
         run_trial: Runner,
         observer: Observer,
@@ -243,15 +243,21 @@ class Scheduler:
             return stored  # It was written before the worker ended.
         if not isinstance(error, DeadlineExceeded):
             raise _Lost(sentence(error))
-        spec = asked.spec
-        result = spec.failure(
-            sentence(error),
-            llc_ref=study.reference.llc_ref,
-            runtime_sec=spec.budget_sec + grace_sec(spec.budget_sec),
-        )
-        result["traceback"] = error.trace
-        write_json(self._store.metrics(spec.pid, spec.method, spec.trial_id), result)
-        return result
+        return ended_late(asked.spec, error, self._store, llc_ref=study.reference.llc_ref)
+
+
+def ended_late(
+    spec: TrialSpec, error: DeadlineExceeded, store: Store, *, llc_ref: float | None
+) -> TrialResult:
+    """Writes the metrics of a trial that its deadline ended, in the place of its worker."""
+    result = spec.failure(
+        sentence(error),
+        llc_ref=llc_ref,
+        runtime_sec=spec.budget_sec + grace_sec(spec.budget_sec),
+    )
+    result["traceback"] = error.trace
+    write_json(store.metrics(spec.pid, spec.method, spec.trial_id), result)
+    return result
 
 
 class _Lost(Exception):

@@ -128,10 +128,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a table that `write_table` wrote, with each row's own hyperparameters."""
-    rows = pq.read_table(path).to_pylist()
+    with pq.ParquetFile(path) as file:  # Unlike `pq.read_table`, it imports no pandas.
+        rows = file.read().to_pylist()
     for row in rows:
         row["hyperparams"] = {k: v for k, v in row["hyperparams"].items() if v is not None}
     return rows
+
+
+def same_rows(some: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether two lists of rows agree in all plain columns."""
+    plain = ([[row.get(name) for name in COLUMNS] for row in rows] for rows in (some, others))
+    return next(plain) == next(plain)
 
 
 def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:

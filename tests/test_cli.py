@@ -20,8 +20,8 @@ import yaml
 
 from lambda_hat.entrypoints import parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.settings import read_study_plan
-from lambda_hat.execution import InProcessPool
-from lambda_hat.store import write_json
+from lambda_hat.execution import DeadlineExceeded, InProcessPool
+from lambda_hat.store import read_json, write_json
 from lambda_hat.study import StudySettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +107,36 @@ def test_a_run_ends_with_0_and_says_where_everything_is(
     assert run() == 0
     assert "3 trials from earlier runs" in capsys.readouterr().out
     assert len(pd.read_parquet("results/optuna_trials.parquet")) == 6
+
+
+def test_a_run_with_nothing_to_do_starts_no_worker_and_writes_no_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert run() == 0
+    write(LLC_CONFIG, "llc.yaml")
+    llc = ["--config", "llc.yaml", "--local"]
+    assert parsl_llc.main(llc) == 0
+
+    def times() -> dict[Path, int]:
+        files = [path for path in Path().rglob("*") if path.is_file() and path.name != ".lock"]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    def no_pool(**kwargs: Any) -> Any:
+        @contextmanager
+        def opening() -> Iterator[InstantPool]:
+            raise AssertionError("there is nothing to do")
+            yield
+
+        return opening()
+
+    for entrypoint in (parsl_llc, parsl_optuna):
+        monkeypatch.setattr(entrypoint, "open_pool", no_pool)
+    before = times()
+    assert run() == 0 and parsl_llc.main(llc) == 0
+    assert times() == before
+    Path("results/optuna_best.yaml").unlink()
+    assert run() == 0
+    assert set(times()) == set(before), "what was deleted is made again"
 
 
 BAD = {
@@ -312,6 +342,30 @@ def test_llc_runs_every_pair_once(capsys: pytest.CaptureFixture[str]) -> None:
     write({**LLC_CONFIG, "samplers": [{"name": "sgld"}]})
     assert parsl_llc.main(argv) == 0
     assert len(pd.read_parquet("results/llc_runs.parquet")) == 8
+
+
+def test_an_llc_run_that_its_deadline_ended_is_not_run_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck(InstantPool):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
+            if FAKES[function] is not instant_trial:
+                return super().submit(function, *args, **kwargs)
+            stuck.append(args)
+            future: Future = Future()
+            future.set_exception(DeadlineExceeded(70.0, "in compile"))
+            return future
+
+    stuck: list[tuple] = []
+    monkeypatch.setattr(sys.modules[__name__], "InstantPool", Stuck)
+    write({**LLC_CONFIG, "problems": [PROBLEM], "samplers": [{"name": "vi"}]})
+    for _ in range(2):
+        assert parsl_llc.main(["--config", "c.yaml", "--local"]) == 1
+        assert "ended at its deadline of 70 s" in capsys.readouterr().out
+    assert len(stuck) == 1
+    row = pd.read_parquet("results/llc_runs.parquet").iloc[0]
+    path = Path("artifacts/runs", row.pid, "vi", row.trial_id, "metrics.json")
+    assert read_json(path)["traceback"] == "in compile" and row.status == "failed"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from lambda_hat.entrypoints.wording import (
     result_tables,
     with_error,
 )
-from lambda_hat.execution import Pool
 from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
 from lambda_hat.study import Study
@@ -78,10 +77,9 @@ class Console(Terminal):
     # Meanwhile.
 
     @contextmanager
-    def watching(self, studies: Sequence[Study], pool: Pool) -> Iterator[None]:
+    def watching(self, studies: Sequence[Study]) -> Iterator[None]:
         """Shows the board while the block runs, where there is a terminal."""
         self._studies = list(studies)
-        self.show_pool(pool)
         if not self.alive:
             yield
             return

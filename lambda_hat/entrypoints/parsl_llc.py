@@ -18,7 +18,7 @@ from lambda_hat.entrypoints.command import (
 )
 from lambda_hat.entrypoints.llc_console import LLCConsole
 from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
-from lambda_hat.execution import open_pool
+from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.llc_runs import LLCRuns
 from lambda_hat.scheduler import grace_sec
 from lambda_hat.store import hold
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return DONE
     make_folders(plan.store)
     with hold(plan.store.results):
-        with open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec) as pool:
-            console.show_pool(pool)
+        opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
+        with LazyPool(opening, console.show_pool) as pool:
             runs = LLCRuns(
                 specs_of(plan),
                 store=plan.store,

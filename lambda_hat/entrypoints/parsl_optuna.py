@@ -19,7 +19,7 @@ from lambda_hat.entrypoints.command import (
 )
 from lambda_hat.entrypoints.console import Console
 from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
-from lambda_hat.execution import open_pool
+from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.fingerprint import ADVICE
 from lambda_hat.objective import objective_from_metrics
 from lambda_hat.results import Results
@@ -62,10 +62,8 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     make_folders(plan.store)
     with hold(plan.store.results):
         studies = open_studies(plan, console)
-        with (
-            open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec) as pool,
-            console.watching(studies, pool),
-        ):
+        opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
+        with LazyPool(opening, console.show_pool) as pool, console.watching(studies):
             outcome = Scheduler(
                 studies,
                 store=plan.store,

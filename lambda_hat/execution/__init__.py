@@ -2,13 +2,14 @@
 
 from lambda_hat.execution.config import load_parsl_config, local_config_path
 from lambda_hat.execution.local import local_config
-from lambda_hat.execution.opening import open_pool
+from lambda_hat.execution.opening import LazyPool, open_pool
 from lambda_hat.execution.parsl_pool import ParslPool
 from lambda_hat.execution.pool import (
     DeadlineExceeded,
     InProcessPool,
     Pool,
     PoolLost,
+    TaskPool,
     WorkerLost,
 )
 from lambda_hat.execution.worker import TaskFailed
@@ -16,10 +17,12 @@ from lambda_hat.execution.worker import TaskFailed
 __all__ = [
     "DeadlineExceeded",
     "InProcessPool",
+    "LazyPool",
     "ParslPool",
     "Pool",
     "PoolLost",
     "TaskFailed",
+    "TaskPool",
     "WorkerLost",
     "load_parsl_config",
     "local_config",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from lambda_hat.execution.blocks import cancel_leftovers
 from lambda_hat.execution.config import check_config, load_parsl_config, prepare_config
@@ -49,3 +51,37 @@ def _make_pool(parsl_config: Path | None, run_dir: Path, trial_sec: float | None
     for executor in config.executors:
         cancel_leftovers(executor, token)
     return ParslPool(config)
+
+
+class LazyPool:
+    """A pool that is opened when its first task comes: with nothing to do, no worker starts.
+
+    Args:
+        opening: Opens the pool and closes it, as `open_pool` does.
+        opened: Told when it is open.
+    """
+
+    def __init__(self, opening: AbstractContextManager[Pool], opened: Callable[[Pool], None]):
+        self._opening, self._opened = opening, opened
+        self._stack = ExitStack()
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> LazyPool:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def submit(
+        self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """See `TaskPool.submit`."""
+        if self._pool is None:
+            self._pool = self._stack.enter_context(self._opening)
+            self._opened(self._pool)
+        return self._pool.submit(function, *args, **kwargs)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """See `TaskPool.close`."""
+        if self._pool is not None:
+            self._pool.close(cancel=cancel)

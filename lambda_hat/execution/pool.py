@@ -30,18 +30,8 @@ class PoolLost(Exception):
     """The pool itself is gone or was closed; the task may be submitted to another."""
 
 
-class Pool(Protocol):
+class TaskPool(Protocol):
     """Where tasks run."""
-
-    @property
-    def num_workers(self) -> int:
-        """How many tasks run at once, at most."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """The workers, in words."""
-        ...
 
     def submit(
         self,
@@ -69,6 +59,20 @@ class Pool(Protocol):
 
     def close(self, *, cancel: bool = False) -> None:
         """Ends the workers, once all tasks are done, or at once with `cancel`."""
+        ...
+
+
+class Pool(TaskPool, Protocol):
+    """Workers that are there."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many tasks run at once, at most."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """The workers, in words."""
         ...
 
 
