@@ -14,7 +14,7 @@ from lambda_hat.search_space import Space, suggest_method_params
 
 ADVICE = (
     "Scores of both must not be mixed: undo the change, or give another --results-dir "
-    "(finished trials with the same settings are reused)."
+    "(a finished trial with the same settings, seed and budget is reused there)."
 )
 
 

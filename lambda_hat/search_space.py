@@ -6,8 +6,9 @@ change it for one run. The ranges suit problems from n = 100 to n = 20 000.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -78,17 +79,17 @@ SEARCH_SPACE: Space = {
     "sgld": {
         "eta0": Float(1e-7, 1e-1, log=True),
         "gamma": Float(0.0, 0.6),
-        "batch": Categorical((32, 64, 128, 256)),
+        "batch": Categorical((32, 128, 512)),
         "precond_type": _WHITENING,
         "steps": Int(5_000, 200_000, log=True),
     },
     "vi": {
         "lr": Float(1e-4, 1e-1, log=True),
-        "M": Int(1, 8),
-        "r": Int(0, 8),
+        "M": Categorical((1, 2, 4, 8)),
+        "r": Categorical((0, 1, 2, 4)),
         "whitening_mode": _WHITENING,
         "steps": Int(1_000, 30_000, log=True),
-        "batch_size": Categorical((32, 64, 128, 256)),
+        "batch_size": Categorical((64, 256)),
     },
     "mclmc": {
         "step_size": Float(1e-3, 1.0, log=True),
@@ -97,7 +98,11 @@ SEARCH_SPACE: Space = {
         "steps": Int(500, 20_000, log=True),
     },
 }
-"""What is searched, for each method that can be tuned. HMC is the reference and is not."""
+"""What is searched, for each method that can be tuned. HMC is the reference and is not.
+
+What shapes a program (M, r, a batch) has few choices: each combination is compiled anew, at the
+cost of many steps.
+"""
 
 
 def suggest_method_params(
@@ -140,11 +145,15 @@ def read_search_space(raw: object, *, where: str = "search_space") -> Space:
         check_keys(entries, settings, f"{where}.{method}", faults)
         for name in [name for name in entries if name in settings]:
             place = f"{where}.{method}.{name}"
-            default = space[method].get(name, _kind(settings[name]))
+            default = space[method].get(name)
+            if default is None or isinstance(default, Categorical):
+                default = _kind(settings[name])
             entry = _read_range(default, entries[name], place, faults)
             if entry is not None:
                 space[method][name] = entry
                 _probe(method, name, entry, place, faults)
+        if not faults:
+            _probe_pairs(method, entries, space[method], f"{where}.{method}", faults)
     if faults:
         raise ConfigError(faults)
     return space
@@ -200,6 +209,20 @@ def _read_choices(given: Mapping, where: str, faults: list[str]) -> Categorical 
         faults.append(f"`choices` must be numbers or names, but got {choices!r} ({where}).")
         return None
     return Categorical(tuple(choices))
+
+
+def _probe_pairs(
+    method: str, names: Iterable[str], ranges: Mapping[str, Range], where: str, faults: list[str]
+) -> None:
+    """Tries the ends of the ranges `names` with those of every other range."""
+    for name, other in itertools.product(names, ranges):
+        both = itertools.product(ranges[name].probes, ranges[other].probes)
+        for value, beside in both if name != other else ():
+            try:
+                compose_sampler(method, {name: value, other: beside}, where=where)
+            except ConfigError as error:
+                faults += error.faults
+                return
 
 
 def _probe(method: str, name: str, entry: Range, where: str, faults: list[str]) -> None:

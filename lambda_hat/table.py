@@ -76,7 +76,6 @@ def trial_row(
     error = None
     if estimate is not None and llc_ref is not None and is_complete(result):
         error = abs(estimate - llc_ref)
-    work = result.get("work")
     return {
         "pid": spec.pid,
         "problem": label,
@@ -99,7 +98,7 @@ def trial_row(
         "error_msg": result.get("error_msg"),
         "diagnostics": dict(result.get("diagnostics") or {}),
         "seconds": dict(result.get("seconds") or {}),
-        "work": dict(work) if isinstance(work, Mapping) else {"full_gradients": finite(work)},
+        "work": dict(result.get("work") or {}),
     }
 
 
@@ -179,14 +178,17 @@ def _struct(mappings: Iterable[Mapping[str, Any]]) -> pa.StructType:
 
 
 def _type(values: Iterable[Any]) -> pa.DataType:
-    """The narrowest type that holds all values; text where they have nothing in common."""
+    """The narrowest type that holds all values; text where they have nothing in common.
+
+    Where there is no value it is that of numbers, which most have elsewhere.
+    """
     values = [value for value in values if value is not None]
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return _TRUTH
     if kinds == {int}:
         return _WHOLE
-    if kinds and kinds <= {int, float}:
+    if kinds <= {int, float}:
         return _REAL
     if kinds == {list}:
         return pa.list_(_type(item for value in values for item in value))

@@ -87,7 +87,7 @@ class TrialSpec:
             "error": None,
             "runtime_sec": runtime_sec,
             "seconds": {},
-            "work": None,
+            "work": {"full_gradients": None},
             "budget_exhausted": True,
             "diagnostics": {},
             "hyperparams": dict(self.hyperparams),

@@ -225,7 +225,7 @@ def some_rows() -> Iterator[dict[str, Any]]:
         result = spec.failure("It diverged.", llc_ref=5.9, runtime_sec=1.0)
         if llc is not None:
             result |= {"status": "complete", "llc_hat": llc, "se_hat": 0.1, "error_msg": None}
-            result |= {"diagnostics": {"rhat": 1.0, "ess": 400.0}, "work": 1e4}
+            result |= {"diagnostics": {"rhat": 1.0, "ess": 400.0}, "work": {"full_gradients": 1e4}}
         yield trial_row(
             spec, result, number=number, label="small/small", objective=llc, reference=reference
         )

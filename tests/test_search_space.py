@@ -54,10 +54,19 @@ def test_a_config_changes_a_part_of_a_range_and_leaves_the_rest() -> None:
 
 
 def test_any_setting_of_a_sampler_can_be_searched() -> None:
-    mclmc = {"adjusted": {"choices": [False]}, "num_chains": {"low": 2, "high": 8}}
+    mclmc = {
+        "adjusted": {"choices": [False]},
+        "target_accept": {"choices": [0.8]},
+        "num_chains": {"low": 2, "high": 8},
+    }
     space = read_search_space({"mclmc": mclmc})
     assert space["mclmc"]["adjusted"] == Categorical((False,))
     assert space["mclmc"]["num_chains"] == Int(2, 8)
+
+
+def test_a_number_with_choices_can_be_searched_as_a_range() -> None:
+    space = read_search_space({"vi": {"M": {"low": 1, "high": 16}}})
+    assert space["vi"]["M"] == Int(1, 16)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +78,12 @@ def test_any_setting_of_a_sampler_can_be_searched() -> None:
         ({"vi": {"lr": {"low": "x"}}}, "`low` must be a finite number"),
         ({"vi": {"lr": {"low": 1, "high": 0.5}}}, "`low <= high` must hold"),
         ({"vi": {"lr": {"low": 0}}}, "set log: false"),
-        ({"vi": {"r": {"low": -1}}}, "`r >= 0` must hold"),
+        ({"vi": {"r": {"low": -1, "high": 2}}}, "`r >= 0` must hold"),
         ({"sgld": {"batch": {"choices": [0]}}}, "`batch >= 1` must hold"),
         ({"sgld": {"batch": {"choices": []}}}, "`choices` must be a list with one value"),
-        ({"sgld": {"batch": {"low": 1, "high": 3}}}, "must be one of choices"),
+        ({"sgld": {"precond_type": {"low": 1, "high": 3}}}, "must be one of choices"),
+        ({"vi": {"M": {"low": 1}}}, "search_space.vi.M"),
+        ({"mclmc": {"adjusted": {"choices": [True, False]}}}, "Plain MCLMC accepts all"),
         ({"vi": {"lr": 3}}, "must be a mapping"),
         ([1], "must be a mapping"),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -26,7 +28,7 @@ def row(number: int, llc: float | None, *, method: str = "vi", hyperparams: dict
             "llc_hat": llc,
             "se_hat": 0.2,
             "runtime_sec": 3.0,
-            "work": 120.0,
+            "work": {"full_gradients": 120.0},
             "diagnostics": {"ess": 10, "per_chain": [1, 2.5], "nested": {"x": 1, "y": None}},
         }
     objective = 9.0 if llc is None else abs(llc - 4.5)
@@ -71,6 +73,19 @@ def test_the_plain_schema_does_not_depend_on_the_rows(tmp_path: Path) -> None:
     assert list(pd.read_parquet(tmp_path / "empty.parquet")) == list(
         pd.read_parquet(tmp_path / "full.parquet")
     )
+
+
+def test_a_column_without_values_is_one_of_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [{**row(0, 4.0), "diagnostics": {"step_size": None}}])
+    assert pq.read_schema(path).field("diagnostics").type.field("step_size").type == pa.float64()
+
+
+def test_whole_numbers_stay_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_table(path, [row(0, 4.0), row(1, 4.0, method="sgld", hyperparams={"eta0": 0.1})])
+    kept = pd.read_parquet(path, dtype_backend="pyarrow").hyperparams[0]
+    assert {name: kept[name] for name in VI} == VI and isinstance(kept["M"], int)
 
 
 def test_a_setting_of_mixed_types_becomes_text(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ class MCLMCConfig:
     """Microcanonical Langevin Monte Carlo (Robnik et al. 2023), Metropolis-adjusted by default."""
 
     step_size: float = 0.1
-    """First step size, in units of the typical width `sqrt(d)`-free whitened parameter."""
+    """First step size, in units of sqrt(d), in coordinates whitened by the metric."""
     target_accept: float = 0.8
-    """Acceptance that warm-up adapts the step size towards (adjusted only)."""
+    """Acceptance that warm-up adapts the step size towards; plain MCLMC has no use for it."""
     L: float = 1.0
     """Trajectory length between momentum refreshments, same units as `step_size`."""
     steps: int = 4_000
@@ -101,6 +101,12 @@ class MCLMCConfig:
             self.target_accept,
             "0.8 is usual.",
         )
+        if not self.adjusted and self.target_accept != type(self).target_accept:
+            faults.append(
+                f"`target_accept` must stay {type(self).target_accept} where `adjusted` is "
+                f"false, but got target_accept={self.target_accept!r}. Plain MCLMC accepts all: "
+                f"leave it out; in a search, give it choices: [{type(self).target_accept}]."
+            )
         _require(faults, self.L > 0, "L > 0", "L", self.L, "Give a trajectory length.")
         _chains(faults, self.num_chains, self.steps)
         _fraction(faults, "warmup_fraction", self.warmup_fraction)

@@ -80,7 +80,7 @@ def decide(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "reasons": [gate.reason for gate in failed],
         "mendable": all(gate.mendable for gate in failed),
         "diagnostics": chosen["diagnostics"],
-        "work": sum(part["work"] for part in parts.values()),
+        "work": {"full_gradients": sum(part["work"] for part in parts.values())},
         "seconds": seconds,
         "methods": {name: _told(part) for name, part in parts.items()},
     }
@@ -110,5 +110,6 @@ def _failed(part: Mapping[str, Any]) -> list[Gate]:
 
 def _told(part: Mapping[str, Any]) -> dict[str, Any]:
     """One method's own result, in JSON types."""
-    told = {name: part[name] for name in ("llc", "se", "draws", "work", "seconds", "diagnostics")}
+    told = {name: part[name] for name in ("llc", "se", "draws", "seconds", "diagnostics")}
+    told["work"] = {"full_gradients": part["work"]}
     return {**told, "failed_gates": [gate.name for gate in _failed(part)]}

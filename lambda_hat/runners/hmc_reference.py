@@ -122,7 +122,7 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "budget_sec": budget_sec,
         "runtime_sec": 0.0,
         "seconds": {},
-        "work": 0.0,
+        "work": {"full_gradients": 0.0},
         "n": config.data.n,
         "d": None,
         "beta": config.nbeta / config.data.n,

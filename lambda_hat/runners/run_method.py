@@ -70,7 +70,7 @@ def run_method_trial(
         "error": None,
         "runtime_sec": 0.0,
         "seconds": {},
-        "work": None,
+        "work": {"full_gradients": None},
         "budget_sec": budget_sec,
         "budget_exhausted": False,
         "diagnostics": {},
@@ -141,7 +141,7 @@ def _sample(
     sampled = time.monotonic()
     draws = runner.draws()
     seconds = {"setup": ready - began, **progress.seconds}
-    result |= {"seconds": seconds, "work": draws.work_total}
+    result |= {"seconds": seconds, "work": {"full_gradients": draws.work_total}}
     result["budget_exhausted"] = progress.warmup_cut or (
         sampled >= deadline - 1.0 and progress.num_draws < runner.plan.num_draws
     )
