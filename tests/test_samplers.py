@@ -1,0 +1,297 @@
+"""Target -> Draws: what every sampler owes, whoever wrote it; a new one is tested unasked."""
+
+from __future__ import annotations
+
+import functools
+import types
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import targets
+from jaxtyping import Array
+from known_answers import (
+    FAMILIES,
+    Family,
+    check_known_answer,
+    configure,
+    estimate,
+    expected,
+    noisy_squares,
+    run,
+)
+
+from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.samplers import base, load_method, sgld
+from lambda_hat.samplers.base import Runner
+from lambda_hat.search_space import SEARCH_SPACE, Categorical
+from lambda_hat.target import Target, make_target, minibatch_loss
+
+METHODS = sorted(SAMPLERS)
+PRECISE: dict[str, dict[str, Any]] = {
+    "hmc": {"steps": 8_000, "num_warmup": 500},
+    "mclmc": {"steps": 16_000, "max_draws": 12_000, "step_size": 0.3, "L": 3.0},
+    "sgld": {"steps": 20_000, "eta0": 2e-3, "batch": 32, "num_chains": 64},
+    "vi": {"M": 1, "r": 0, "lr": 0.02, "steps": 8_000, "num_samples": 16, "eval_draws": 10_000},
+}
+"""Long enough for a standard error below 3 %; a method that is not here runs its defaults."""
+OF_THIS_FAMILY: dict[tuple[str, str], dict[str, Any]] = {
+    ("sgld", "linear"): {"batch": 100},  # The bias of exact gradients; a row's noise varies.
+    ("vi", "linear"): {"r": 4},  # A correlated Gaussian: factors make the family hold it.
+}
+SHORT: dict[str, dict[str, Any]] = {
+    "hmc": {"steps": 120, "num_warmup": 60, "num_integration_steps": 3},
+    "mclmc": {"steps": 120, "step_size": 0.3},
+    "sgld": {**PRECISE["sgld"], "steps": 120},
+    "vi": {**PRECISE["vi"], "steps": 60, "eval_draws": 200},
+}
+"""Over in a moment, by the programs that the precise ones have compiled."""
+
+
+def rows(dtype: str) -> Target:
+    return FAMILIES["noisy_squares"]().target(dtype)
+
+
+def losses(method: str, seed: int = 0, **overrides: Any) -> np.ndarray:
+    config = configure(method, **{**SHORT.get(method, {}), **overrides})
+    return run(method, rows, config, seed=seed).draws().loss
+
+
+@dataclass(frozen=True)
+class Nowhere:
+    """A loss that is never a number."""
+
+    has_rows: bool = False
+
+    def losses(self, w: Array, data: Any) -> Array:
+        return jnp.sum(w * jnp.nan)[None]
+
+
+def nowhere(dtype: str) -> Target:
+    zero = np.zeros(2)
+    return make_target(
+        Nowhere(), zero, zero, nbeta=20.0, gamma=1.0, n=100, init_loss=0.0, dtype=dtype
+    )
+
+
+class FakeTime:
+    """A clock that a compiled call moves on by a second a step, and nothing else moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def charge(self, program: Any) -> Any:
+        def advance(*args: Any) -> Any:
+            count, thin = args[-2:]
+            self.now += float(count * thin)
+            return program(*args)
+
+        return advance
+
+
+@pytest.fixture
+def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs traced after this know what the test patched, and end with it."""
+    monkeypatch.setattr(base, "_functions", functools.cache(base._functions.__wrapped__))
+
+
+@pytest.mark.parametrize("method", METHODS)
+class TestContract:
+    """What holds for every registered sampler."""
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_the_estimate_is_the_known_answer(self, method: str, family: str) -> None:
+        settings = {**PRECISE.get(method, {}), **OF_THIS_FAMILY.get((method, family), {})}
+        config, known = configure(method, **settings), FAMILIES[family]()
+        check_known_answer(estimate(method, known.target, config), expected(method, known, config))
+
+    def test_the_same_key_gives_the_same_draws(self, method: str) -> None:
+        first = losses(method, seed=1)
+        assert np.array_equal(first, losses(method, seed=1))
+        assert not np.array_equal(first, losses(method, seed=2))
+
+    def test_every_searched_hyperparameter_changes_the_draws(self, method: str) -> None:
+        before = losses(method)
+        config = configure(method, **SHORT.get(method, {}))
+        for name, space in SEARCH_SPACE.get(method, {}).items():
+            value = getattr(config, name)
+            if isinstance(space, Categorical):
+                other = next(choice for choice in space.choices if choice != value)
+            else:
+                other = min(2 * value or 1, space.high)
+            after = losses(method, **{name: other})
+            assert not np.array_equal(before, after), f"{name} does not act"
+
+    def test_a_longer_budget_never_makes_fewer_draws(
+        self, method: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = []
+        for budget in (10.0, 40.0, 100.0, 250.0, 1000.0):
+            module, clock = load_method(method), FakeTime()
+            monkeypatch.setattr(base, "time", clock)
+            with jax.enable_x64(module.DTYPE == "float64"):
+                config = configure(method, **SHORT.get(method, {}))
+                runner = Runner(module, rows(module.DTYPE), config, key=jax.random.key(0))
+                runner._advance_program = clock.charge(runner._advance_program)
+                runner.run(deadline=budget)
+            assert clock.now <= budget
+            made.append(runner.progress.num_draws)
+        assert made == sorted(made)
+        assert 0 < made[1] < made[-1] == runner.plan.num_draws
+
+    def test_chunks_do_not_change_a_bit(
+        self, method: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    ) -> None:
+        monkeypatch.setattr(base, "CHUNK_SECONDS", 1e9)
+        whole = losses(method)
+        request.getfixturevalue("traced_anew")
+        monkeypatch.setattr(base, "CHUNK_DRAWS", 7)
+        assert np.array_equal(whole, losses(method))
+        monkeypatch.setattr(base, "CHUNK_SECONDS", 1e-9)
+        assert np.array_equal(whole, losses(method))
+
+    def test_losses_that_are_no_numbers_end_in_a_sentence(self, method: str) -> None:
+        runner = run(method, nowhere, configure(method, **SHORT.get(method, {})))
+        with pytest.raises(NoEstimate, match=r"must .*\.$"):
+            estimate_llc(runner.draws(), nbeta=20.0, init_loss=0.0, trim=False)
+
+    def test_the_registry_names_a_module_that_samples(self, method: str) -> None:
+        module = load_method(method)
+        assert module.DTYPE in ("float32", "float64")
+        assert module.__doc__ and SAMPLERS[method].__doc__
+
+
+def test_every_searched_method_and_setting_exists() -> None:
+    for method, space in SEARCH_SPACE.items():
+        assert set(space) <= set(SAMPLERS[method].__dataclass_fields__)
+
+
+def test_an_unknown_method_is_named_with_the_known() -> None:
+    with pytest.raises(KeyError, match="hmc, mclmc, sgld, vi.*but got 'nuts'"):
+        load_method("nuts")
+
+
+# What the known answers notice: each mutant must fail them.
+
+
+def check_sgld(known: Family, **overrides: Any) -> None:
+    config = configure("sgld", **{**PRECISE["sgld"], **overrides})
+    check_known_answer(estimate("sgld", known.target, config), expected("sgld", known, config))
+
+
+def test_five_percent_more_noise_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, traced_anew: None
+) -> None:
+    normal, known = jax.random.normal, FAMILIES["quadratic"]()
+    monkeypatch.setattr(jax.random, "normal", lambda *args: 1.05 * normal(*args))
+    with pytest.raises(AssertionError, match="standard errors from"):
+        check_sgld(known)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_missing_tether_is_noticed(method: str) -> None:
+    known = FAMILIES["quadratic"]()
+
+    def untethered(dtype: str) -> Target:
+        target = known.target(dtype)
+        # Not quite 0: widths of directions that the loss leaves free must stay finite.
+        return replace(target, arrays=target.arrays._replace(gamma=1e-3 * target.arrays.gamma))
+
+    config = configure(method, **PRECISE.get(method, {}))
+    with pytest.raises(AssertionError, match="standard errors from"):
+        check_known_answer(estimate(method, untethered, config), expected(method, known, config))
+
+
+def test_a_minibatch_loss_in_the_estimate_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    def of_a_batch(form: Any, arrays: Any, w: Array) -> Array:
+        """L_B(w) on rows that the draw itself picks: right on average, as such slips are."""
+        key = jax.random.fold_in(jax.random.key(0), jnp.sum(w).view(jnp.int32))
+        return minibatch_loss(form, arrays, key, w, 32)
+
+    known = noisy_squares(scale=10.0)
+    check_sgld(known, max_draws=200)
+    request.getfixturevalue("traced_anew")
+    monkeypatch.setattr(sgld, "loss", of_a_batch)
+    with pytest.raises(AssertionError, match="too large"):
+        check_sgld(known, max_draws=200)
+
+
+# SGLD's own claims.
+
+
+def settings(gamma: float) -> Any:
+    return sgld.settings(configure("sgld", gamma=gamma, eta0=0.5, steps=1000))
+
+
+def test_the_step_decays_as_published() -> None:
+    steps = jnp.arange(3) * 100.0
+    assert np.allclose(sgld.eta(settings(0.5), steps), 0.5 * np.array([1, 2, 3]) ** -0.5)
+    assert np.allclose(sgld.eta(settings(0.0), steps), 0.5)
+
+
+def test_draws_of_a_decaying_step_weigh_their_step() -> None:
+    overrides = {**SHORT["sgld"], "gamma": 0.5, "max_draws": 2_000}
+    draws = run("sgld", rows, configure("sgld", **overrides)).draws()
+    weights = draws.weight[:, 0]
+    assert np.all(np.diff(weights) < 0)
+    assert weights[0] == pytest.approx(2e-3 * (1 + 30 / 12) ** -0.5)
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "adam"])
+def test_a_frozen_preconditioner_keeps_the_posterior(kind: str) -> None:
+    """No known bias but the step's: small here, as P h eta stays below 0.1."""
+    known = FAMILIES["quadratic"]()
+    overrides = {"precond_type": kind, "eta0": 1e-4, "steps": 40_000, "warmup_fraction": 0.2}
+    config = configure("sgld", **{**PRECISE["sgld"], **overrides})
+    runner = run("sgld", known.target, config)
+    before = runner.summary()["preconditioner_max"]
+    check_known_answer(estimate("sgld", known.target, config), known.exact)
+    assert before > 1.5
+
+
+def test_a_preconditioner_starts_at_one_and_is_corrected() -> None:
+    ones = jnp.ones(2)
+    assert np.allclose(sgld.preconditioner("none", ones, 0), 1)
+    assert np.allclose(sgld.preconditioner("rmsprop", ones, 0), 1, atol=1e-4)
+    memory, g = sgld.MEMORY["adam"], 3.0
+    once = memory * ones + (1 - memory) * g**2
+    assert np.allclose(sgld.preconditioner("adam", once, 0), 1 / g, rtol=1e-3)
+
+
+def test_mclmc_refuses_one_dimension() -> None:
+    line = targets.square_sum((1.0,), n=100, gamma=1.0, dtype="float32")
+    reason = load_method("mclmc").refusal(line, configure("mclmc"))
+    assert reason is not None and "d >= 2" in reason and reason.endswith(".")
+
+
+def test_plain_mclmc_is_biased_by_its_step_and_less_by_half_of_it() -> None:
+    known = FAMILIES["quadratic"]()
+    overrides = {"adjusted": False, "steps": 40_000, "max_draws": 30_000, "L": 1.0}
+    error = [
+        estimate("mclmc", known.target, configure("mclmc", step_size=h, **overrides)).llc_hat
+        / known.exact
+        - 1
+        for h in (1.2, 0.3)
+    ]
+    assert abs(error[1]) < 0.05 and abs(error[1]) < abs(error[0])
+
+
+def test_float64_is_refused_outside_its_context() -> None:
+    with pytest.raises(ValueError, match="enable_x64"):
+        targets.square_sum((1.0,), n=100, gamma=1.0, dtype="float64")
+
+
+def test_the_module_of_every_sampler_fills_the_protocol() -> None:
+    for method in METHODS:
+        module: types.ModuleType = load_method(method)
+        for name in ("Config", "plan", "structure", "settings", "build", "refusal"):
+            assert hasattr(module, name), f"{method} lacks {name}"
