@@ -142,7 +142,7 @@ class _Chains:
                 draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
             )
         except NoEstimate as reason:
-            mendable = draws.loss.size > 0
+            mendable = not runner.progress.diverged
             return {**result, "gates": [Gate("estimate", False, mendable, str(reason))]}
         diagnostics = diagnose(draws, target=runner.target, init_loss=problem.init_loss)
         diagnostics |= runner.summary()
