@@ -7,6 +7,7 @@ is made whole on opening: a damaged tail is cut off and kept beside, a stale loc
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +41,9 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_damaged_tail(path, say)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Its holder is dead: we hold the folder.
-        backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+        self._file = _JournalFile(path)
         self.name = name
-        storage = JournalStorage(backend)
+        storage = JournalStorage(self._file)
         # Creating a study that exists would still write, and a run with nothing to do must not.
         begin = optuna.load_study if storage.get_all_studies() else optuna.create_study
         self._study = begin(storage=storage, study_name=name)
@@ -55,6 +56,7 @@ class Journal:
 
     def stamp(self, fingerprint: dict[str, Any]) -> None:
         self._study.set_user_attr(_FINGERPRINT, fingerprint)
+        self._file.sync()
 
     def trials(self) -> list[FrozenTrial]:
         """All trials, by number; they belong to Optuna and are not to be changed."""
@@ -77,11 +79,13 @@ class Journal:
         """Ends a trial with its score and keeps its record."""
         self._keep(trial, record)
         self._study.tell(trial, value)
+        self._file.sync()
 
     def lose(self, trial: Trial, record: dict[str, Any]) -> None:
         """Ends a trial that nobody could run: the sampler shall learn nothing from it."""
         self._keep(trial, record)
         self._study.tell(trial, state=TrialState.FAIL)
+        self._file.sync()
 
     def _keep(self, trial: Trial, record: dict[str, Any]) -> None:
         # As text: Optuna copies attributes deeply at each tell, and holds them in memory.
@@ -97,6 +101,32 @@ class Journal:
 
     def _reseed(self, seed: int) -> None:
         self._study.sampler = _Proposer(seed, self._lasting)
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's journal file, synced when a trial has ended and not at each of its settings.
+
+    Every line is with the system at once, so that a killed process loses none; a power cut may
+    take a trial that was only asked for.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._one_writer = path, JournalFileOpenLock(str(path))
+        super().__init__(str(path), lock_obj=self._one_writer)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._one_writer.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+        finally:
+            self._one_writer.release()
+
+    def sync(self) -> None:
+        """Waits until all lines would survive a power cut."""
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 class _Proposer(TPESampler):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lambda_hat.store import Store, set_aside
-from lambda_hat.table import read_table, same_rows, write_best, write_table
+from lambda_hat.table import Rows, read_table, same_rows, write_best, write_table
 from lambda_hat.trial import ProblemItem
 
 
@@ -18,7 +18,7 @@ class TrialStudy(Protocol):
 
     problem: ProblemItem
     method: str
-    rows: dict[int, dict[str, Any]]
+    rows: Rows
 
     def snapshot(self) -> None: ...
 

@@ -18,7 +18,7 @@ from lambda_hat.journal import Journal, stored_record
 from lambda_hat.objective import objective_from_metrics, penalty
 from lambda_hat.search_space import Space, suggest_method_params
 from lambda_hat.store import Store, read_if_whole, write_json
-from lambda_hat.table import trial_row
+from lambda_hat.table import Rows, trial_row
 from lambda_hat.trial import (
     RESULT_KEYS,
     ProblemItem,
@@ -79,7 +79,7 @@ class Study:
     ):
         self.problem, self.method, self.settings = problem, method, settings
         self.name = f"{problem.pid}:{method}"
-        self.rows: dict[int, dict[str, Any]] = {}
+        self.rows = Rows()
         self.best: dict[str, Any] | None = None
         self.in_flight: set[int] = set()
         self.reference = Reference(None, 0.0, "failed")
@@ -231,7 +231,7 @@ class Study:
             objective=score,
             reference=self.reference,
         )
-        self.rows[number] = row
+        self.rows.add(number, row)
         self.in_flight.discard(number)
         if score is None:
             self._lost += 1
