@@ -18,14 +18,8 @@ from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import StudyPlan
 from lambda_hat.entrypoints.terminal import Terminal
-from lambda_hat.entrypoints.wording import (
-    board,
-    clock,
-    counted,
-    files_of,
-    result_tables,
-    with_error,
-)
+from lambda_hat.entrypoints.wording import board, files_of, result_tables
+from lambda_hat.report.words import clock, counted, with_error
 from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
 from lambda_hat.study import Study

@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import LLCPlan
 from lambda_hat.entrypoints.terminal import Terminal
-from lambda_hat.entrypoints.wording import clock, counted, llc_table, with_error
+from lambda_hat.entrypoints.wording import llc_table
+from lambda_hat.report.words import clock, counted, with_error
 from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
 from lambda_hat.trial import ProblemItem

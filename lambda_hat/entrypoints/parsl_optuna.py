@@ -1,8 +1,9 @@
-"""Config -> Reference -> Trials -> table: tunes every method on every problem."""
+"""Config -> Reference -> Trials -> table -> report: tunes every method on every problem."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
 from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.fingerprint import ADVICE
 from lambda_hat.objective import objective_from_metrics
+from lambda_hat.report import write_report
 from lambda_hat.results import Results
 from lambda_hat.scheduler import Scheduler, grace_sec
 from lambda_hat.search_space import suggest_method_params
@@ -76,6 +78,9 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 say=console.say,
             ).run()
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+        if not outcome.interrupted and any(study.rows for study in studies):
+            command = shlex.join(["parsl-optuna", *argv])
+            write_report(plan.store, command=command, notes=outcome.failures)
     console.show_outcome(outcome, studies, plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
 

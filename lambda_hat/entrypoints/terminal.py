@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from lambda_hat.entrypoints.wording import clock
 from lambda_hat.execution import Pool
+from lambda_hat.report.words import clock
 from lambda_hat.scheduler import Outcome
 
 PLAIN_WIDTH = 100

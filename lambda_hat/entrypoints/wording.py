@@ -11,44 +11,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from lambda_hat.report import report_path
+from lambda_hat.report.words import clock, settings_of, with_error
 from lambda_hat.store import Store
 from lambda_hat.study import Study
 
 BAR = 20
-
-
-def clock(seconds: float) -> str:
-    """A duration as 9 s, 2:05 min or 10:00:00 h."""
-    whole = round(seconds)
-    if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 9.95 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02d} min"
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def with_error(value: float | None, se: float | None) -> str:
-    """A value to the second digit of its standard error, as in 4.532 ± 0.021."""
-    if value is None:
-        return "-"
-    if not se or not math.isfinite(se):
-        return f"{value:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(se)))
-    return f"{value:.{digits}f} ± {se:.{digits}f}"
-
-
-def settings_of(hyperparams: Mapping[str, Any]) -> str:
-    """Hyperparameters in one line, numbers to three digits."""
-    words = []
-    for name, value in hyperparams.items():
-        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-        words.append(f"{name}={shown}")
-    return " ".join(words)
 
 
 def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]) -> Table:
@@ -157,6 +125,7 @@ def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def files_of(store: Store) -> dict[str, str | list[str]]:
     """Where a user looks next."""
     return {
+        "the report": f"{report_path(store)}",
         "every trial": f"{store.trials_table}",
         "the best": f"{store.best}",
         "studies": f"{store.studies} (optuna-dashboard reads the .journal files)",

@@ -1,0 +1,156 @@
+"""Trials of one problem -> findings: what each method's best trial says about the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import pandas as pd
+
+from lambda_hat.report.words import clock, counted, percent, with_error
+from lambda_hat.table import read_table
+
+Table = TypeVar("Table", pd.DataFrame, pd.Series)
+
+SIGMAS = 1.96
+"""A 95 % interval is so many standard errors to either side."""
+BLUNT = 0.1
+"""An estimate whose interval is wider than this share of the reference confirms little."""
+AGREES, BLURRED, OFF, NOTHING = "agrees", "blurred", "off", "nothing"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One method on one problem.
+
+    Attributes:
+        method: its name.
+        trials: how many trials were asked.
+        failed: how many of them gave no estimate.
+        agreeing: how many lie within the 95 % interval of the difference to the reference.
+        best: the trial with the smallest objective; None if none gave an estimate.
+        verdict: of the best trial: `agrees`, `blurred` (it agrees, with an interval so wide that
+            this says little), `off`, or `nothing` (there is no estimate).
+        excess: (llc_hat - llc_ref) / |llc_ref| of the best trial; NaN without one.
+    """
+
+    method: str
+    trials: int
+    failed: int
+    agreeing: int
+    best: pd.Series | None
+    verdict: str
+    excess: float
+
+    @property
+    def estimate(self) -> str:
+        """The best trial's LLC with its standard error."""
+        return "-" if self.best is None else with_error(self.best.llc_hat, self.best.se_hat)
+
+    @property
+    def seconds(self) -> str:
+        """What the best trial took."""
+        taken = math.nan if self.best is None else self.best.runtime_sec
+        return clock(taken) if math.isfinite(taken) else "-"
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """The table of trials that `parsl-optuna` wrote, with None where a number is missing as NaN."""
+    trials = pd.DataFrame(read_table(path))
+    numbers = ["llc_hat", "se_hat", "llc_ref", "se_ref", "objective", "error", "runtime_sec"]
+    return trials.astype(dict.fromkeys(numbers, float))
+
+
+def pick(table: Table, rows: Any) -> Table:
+    """The rows of a table or column by mask or labels, with the type that pandas' own lose."""
+    return cast(Table, table.loc[rows])
+
+
+def estimates_of(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that gave an estimate; all others failed."""
+    return pick(trials, (trials.status == "complete") & trials.llc_hat.notna())
+
+
+def relative_error(trials: pd.DataFrame) -> pd.Series:
+    """|llc_hat - llc_ref| / |llc_ref|; NaN for trials without an estimate."""
+    scale = trials.llc_ref.abs()
+    return trials.error / scale.where(scale > 0, 1.0)
+
+
+def joint_se(trials: pd.DataFrame) -> pd.Series:
+    """Standard error of llc_hat - llc_ref."""
+    return (trials.se_hat.fillna(0.0) ** 2 + trials.se_ref.fillna(0.0) ** 2) ** 0.5
+
+
+def agrees(trials: pd.DataFrame) -> pd.Series:
+    """Whether the difference to the reference is within its own 95 % interval."""
+    return trials.error <= SIGMAS * joint_se(trials)
+
+
+def findings(trials: pd.DataFrame) -> list[Finding]:
+    """What each method found on one problem, in the order of the table."""
+    return [_finding(str(name), rows) for name, rows in trials.groupby("method", sort=False)]
+
+
+def _finding(method: str, rows: pd.DataFrame) -> Finding:
+    estimates = estimates_of(rows)
+    scored = pick(estimates, estimates.objective.notna())
+    failed, agreeing = len(rows) - len(estimates), int(agrees(estimates).sum())
+    if scored.empty:
+        return Finding(method, len(rows), failed, agreeing, None, NOTHING, math.nan)
+    best = scored.loc[scored.objective.idxmin()]
+    scale = abs(best.llc_ref) or 1.0
+    width = SIGMAS * float(joint_se(scored).loc[best.name]) / scale
+    verdict = OFF
+    if abs(best.llc_hat - best.llc_ref) <= width * scale:
+        verdict = AGREES if width <= BLUNT else BLURRED
+    excess = (best.llc_hat - best.llc_ref) / scale
+    return Finding(method, len(rows), failed, agreeing, best, verdict, excess)
+
+
+def reference_of(trials: pd.DataFrame) -> tuple[float, float]:
+    """The LLC a problem's trials are scored against, and its standard error."""
+    first = trials.iloc[0]
+    return float(first.llc_ref), float(first.se_ref) if math.isfinite(first.se_ref) else 0.0
+
+
+def summary(found: Sequence[Finding], reference: str) -> str:
+    """What a problem's study found, in one sentence.
+
+    Args:
+        found: what each method found.
+        reference: the reference with its standard error.
+    """
+    order = (AGREES, BLURRED, OFF, NOTHING)
+    ranked = sorted(found, key=lambda one: (order.index(one.verdict), abs(one.excess)))
+    clauses = []
+    for finding in ranked:
+        first = not any(one.verdict == AGREES for one in ranked[: len(clauses)])
+        clauses.append(_clause(finding, reference if first else ""))
+    if ranked[0].verdict != AGREES:
+        return f"No method is shown to agree with the reference, {reference}: {'; '.join(clauses)}."
+    return f"{'; '.join(clauses)}."
+
+
+def _clause(finding: Finding, reference: str) -> str:
+    """What one method found; the reference is named where it is given."""
+    name, value, took = finding.method, finding.estimate, finding.seconds
+    if finding.verdict == NOTHING:
+        return f"{name} gave no estimate in {counted(finding.trials, 'trial')}"
+    if finding.verdict == AGREES:
+        if reference:
+            return f"{name} agrees with the reference ({value} against {reference}) in {took}"
+        return f"{name} agrees too ({value}) in {took}"
+    if finding.verdict == BLURRED:
+        return f"{name} is too uncertain to tell ({value}) in {took}"
+    return f"{name} is {deviation(finding.excess)} ({value}) in {took}"
+
+
+def deviation(excess: float) -> str:
+    """A relative difference in words: `66 % high`, `4.2 % low`, `more than 1000 % high`."""
+    side = "high" if excess > 0 else "low"
+    size = percent(abs(excess)) if abs(excess) <= 10 else "more than 1000 %"
+    return f"{size} {side}"

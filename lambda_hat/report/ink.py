@@ -1,0 +1,247 @@
+"""Figure -> SVG: colours of light and dark pages, and axes that hold what is off their scale."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import wraps
+from textwrap import wrap
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from lambda_hat.report.words import short
+from lambda_hat.search_space import SEARCH_SPACE
+
+WIDTH = 8.2
+"""Inches: a figure is as wide as the page's column."""
+INK, MUTED, GRID, BAND, PAPER = "#1d2228", "#5b6672", "#e2e6ea", "#c3cad2", "#fffffe"
+HUES: tuple[str, ...] = ("#d55e00", "#0072b2", "#009e73", "#a6488a", "#9a7400", "#4b4fb3")
+"""Okabe and Ito's, where they are dark enough for paper: told apart by the colour-blind too."""
+MARKERS = "osD^vP"
+DARK: dict[str, str] = dict(
+    zip(
+        (INK, MUTED, GRID, BAND, PAPER, *HUES),
+        ("#e4e7ea", "#9da8b4", "#2c333b", "#49535e", "#14181d")
+        + ("#f58a3c", "#56b4e9", "#34c79b", "#e08cc6", "#d9b13b", "#9a9df0"),
+        strict=True,
+    )
+)
+"""What each colour becomes on a dark page."""
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.0,
+    "axes.titlelocation": "left",
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "figure.titlesize": 10.5,
+    "figure.titleweight": "bold",
+    "lines.markersize": 5.5,
+}
+_WRITING: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "lambda-hat"}
+_MANY = 500
+"""Points of one kind beyond which they are a picture in the SVG, and not shapes."""
+
+
+def styled(figure: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Lets a function draw with the report's style, whatever the caller's is."""
+
+    @wraps(figure)
+    def drawn(*args: Any, **kwargs: Any) -> Figure:
+        with mpl.rc_context(rc={**mpl.rcParamsDefault, **_STYLE, "backend": "agg"}):
+            return figure(*args, **kwargs)
+
+    return drawn
+
+
+def sheet(title: str, height: float) -> Figure:
+    """An empty figure of the page's width with a title that says the finding."""
+    figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(wspace=0.05))
+    figure.suptitle("\n".join(wrap(title, 92)), x=0.01, ha="left")
+    return figure
+
+
+def footnote(figure: Figure, notes: Sequence[str]) -> None:
+    """What the marks of a figure mean, at its foot; empty notes are left out."""
+    text = "   ".join(note for note in notes if note)
+    if text:
+        figure.supxlabel("\n".join(wrap(text, 120)), x=0.01, ha="left", size=8.5, color=MUTED)
+
+
+def keys(axes: Axes, handles: Sequence[Any]) -> None:
+    """The legend, in a line between title and axes."""
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
+        borderpad=0.0,
+        ncols=6,
+        handletextpad=0.5,
+        columnspacing=1.6,
+    )
+
+
+def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
+    """Makes the x axis logarithmic over [low, high], with at most so many labels."""
+    pad = (high / low) ** 0.06 if high > low else 1.5
+    low, high = low / pad, high * pad
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    ticks = ticks[:: 1 + (len(ticks) - 1) // most]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain(value: float, position: int | None = None) -> str:
+    if 1e-3 <= value < 1e6:
+        return f"{value:,.10g}".replace(",", "\u2009")
+    return short(value)
+
+
+def hue(method: str, methods: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a method: the same in all figures, whatever else is in them."""
+    known = [*SEARCH_SPACE, *sorted(set(methods) - set(SEARCH_SPACE))]
+    index = known.index(method)
+    return HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
+
+
+def points(axes: Axes, x: Any, y: Any, **kwargs: Any) -> None:
+    """Markers without a line."""
+    if len(x):
+        kwargs = {"linestyle": "none", "rasterized": len(x) > _MANY, **kwargs}
+        axes.plot(np.asarray(x, float), np.asarray(y, float), **kwargs)
+
+
+def jitter(numbers: pd.Series) -> pd.Series:
+    """Offsets in [-0.5, 0.5) by trial number, the same each time, for marks that would overlap."""
+    return (0.618 * numbers) % 1 - 0.5
+
+
+class ErrorScale:
+    """A logarithmic axis of relative errors, with room on top for what has no place on it.
+
+    Errors above 1000 % are drawn as triangles at the upper end and failed trials as crosses
+    above it, so that one chain that ran away does not flatten all the others.
+
+    Args:
+        errors: relative errors; NaN for failed trials.
+    """
+
+    LEAST, MOST = 1e-6, 10.0
+
+    def __init__(self, errors: pd.Series):
+        shown = errors[(errors > self.LEAST) & (errors <= self.MOST)]
+        low = float(shown.min()) if len(shown) else 0.1
+        high = float(shown.max()) if len(shown) else 1.0
+        above = bool((errors > self.MOST).any())
+        self.low = 10 ** math.floor(math.log10(low * 0.8))
+        self.top = self.MOST if above else min(self.MOST, max(high * 1.4, 10 * self.low))
+        self._off = 10 ** (0.05 * math.log10(self.top / self.low))
+        self.failed = self.top * self._off**2
+        """Where failed trials go."""
+        self.fails = bool(errors.isna().any())
+        self.high = self.failed * self._off if self.fails else self.top * self._off
+
+    def dress(self, axes: Axes, label: str = "error relative to the reference") -> None:
+        """Makes the y axis of the axes this scale."""
+        axes.set_yscale("log")
+        axes.set_ylim(self.low, self.high)
+        first, last = round(math.log10(self.low)), math.floor(math.log10(self.top))
+        ticks = [10.0**power for power in range(first, last + 1)]
+        if len(ticks) < 3:
+            steps = (2.0, 5.0)
+            ticks += [s * t for t in ticks for s in steps if s * t <= self.top]
+        axes.yaxis.set_major_locator(FixedLocator([*sorted(ticks), *[self.failed] * self.fails]))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(self._tick))
+        axes.set_ylabel(label)
+
+    def _tick(self, value: float, position: int | None = None) -> str:
+        return "failed" if math.isclose(value, self.failed) else f"{100 * value:g} %"
+
+    def draw(self, axes: Axes, x: pd.Series, errors: pd.Series, **kwargs: Any) -> None:
+        """Draws trials: markers, triangles for those above the scale, crosses for failed ones."""
+        inside = errors.le(self.MOST)
+        points(axes, x[inside], np.clip(errors[inside], self.low, None), **kwargs)
+        bare = {"color": kwargs["color"], "alpha": kwargs.get("alpha"), "clip_on": False}
+        above, failed = errors.gt(self.MOST), errors.isna()
+        points(axes, x[above], [self.top] * int(above.sum()), marker=6, markersize=7, **bare)
+        points(axes, x[failed], [self.failed] * int(failed.sum()), marker="x", **bare)
+
+    def says(self, errors: pd.Series) -> str:
+        """What to say of trials above the scale, if there are any."""
+        above = np.asarray(errors[errors > self.MOST])
+        if not len(above):
+            return ""
+        return f"▲ off the scale: {len(above)}, up to {short(above.max())} times the reference"
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element for a page: its colours follow the page's.
+
+    Args:
+        figure: what to draw.
+        name: put before the ids of the element, which must be unique in a page.
+    """
+    file = io.StringIO()
+    with mpl.rc_context(rc=_WRITING):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
+    text = re.sub(r"(<svg [^>]*?)width=\"[^\"]*\" ", r"\1", text, count=1)
+    text = re.sub(r"(<svg [^>]*?)height=\"[^\"]*\" ", r"\1", text, count=1)
+    for colour in DARK:
+        text = text.replace(colour, f"var(--{name_of(colour)})")
+    return text
+
+
+def name_of(colour: str) -> str:
+    """The name of a colour in the page's style sheet."""
+    return f"c{list(DARK).index(colour)}"
+
+
+def style_sheet() -> str:
+    """The colours as CSS variables, for light pages and dark ones."""
+    light = "".join(f"--{name_of(colour)}:{colour};" for colour in DARK)
+    dark = "".join(f"--{name_of(colour)}:{other};" for colour, other in DARK.items())
+    return (
+        f":root{{color-scheme:light dark;{light}}}"
+        f"@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+        f"@media print{{:root{{{light}}}}}"
+    )

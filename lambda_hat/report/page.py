@@ -1,0 +1,264 @@
+"""Trials + references -> page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lambda_hat.report import plots
+from lambda_hat.report.findings import (
+    Finding,
+    estimates_of,
+    findings,
+    pick,
+    read_trials,
+    reference_of,
+    summary,
+)
+from lambda_hat.report.ink import GRID, HUES, INK, MUTED, PAPER, hue, name_of, style_sheet, to_svg
+from lambda_hat.report.provenance import (
+    Facts,
+    again_config,
+    computed,
+    known_values,
+    origin,
+    passed_gates,
+    problem_json,
+    stored,
+)
+from lambda_hat.report.settings import names_of
+from lambda_hat.report.words import counted, listed, percent, settings_of, short, with_error
+from lambda_hat.store import Store
+
+_NAMES = {"ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER, "accent": HUES[1]}
+_NAMES |= {"alarm": HUES[0], "good": HUES[2], "panel": GRID}
+
+_CAPTIONS = {
+    "estimates": "Upper marks: the trial with the smallest error, with the 95 % interval of its "
+    "own Monte Carlo error. Faint marks: all trials. The grey band is the reference.",
+    "errors_by_time": "Wall time of a whole trial in its worker, compilation included. The line "
+    "is the least error that any trial reached in that time or less.",
+    "history": "Trials in the order in which they were proposed, by their error; lines are the "
+    "best so far. In the grey band the reference itself may be wrong by as much.",
+    "hyperparameters": "Each trial's error against each of its settings. Crosses are failed "
+    "trials; choices are spread a little, so that marks do not hide each other.",
+}
+
+
+def make_page(store: Store, *, about: Mapping[str, str], notes: Sequence[str]) -> str:
+    """The page of a results folder.
+
+    Args:
+        store: where the table is, and the references and manifests behind it.
+        about: what the head says, by name; `command` is told to the reader too.
+        notes: what a reader should know of what is not in the table.
+    """
+    trials = read_trials(store.trials_table)
+    sections, contents = [], []
+    for index, (pid, rows) in enumerate(trials.groupby("pid", sort=False)):
+        sentence, section = _problem(store, rows, str(index))
+        sections.append(section)
+        link = f'<a href="#{escape(str(pid))}">{escape(rows.problem.iloc[0])}</a>'
+        contents.append(f"<li>{link}: {escape(sentence)}</li>")
+    body = [_head_lines(store, trials, about.get("command", ""))]
+    body += [f'<p class="warning">{escape(note)}</p>' for note in notes]
+    body += [f"<ol>{''.join(contents)}</ol>"] if len(contents) > 1 else []
+    metas = [f'<meta name="lambda-hat-{k}" content="{escape(v)}">' for k, v in about.items()]
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            *metas,
+            "<title>Lambda-Hat: samplers against their references</title>",
+            f"<style>{_style()}</style></head><body><main>",
+            *body,
+            *sections,
+            "</main></body></html>",
+        ]
+    )
+
+
+def _style() -> str:
+    names = "".join(f"--{name}:var(--{name_of(colour)});" for name, colour in _NAMES.items())
+    css = Path(__file__).with_name("page.css").read_text()
+    return f"{style_sheet()}:root{{{names}}}\n{css}"
+
+
+def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.trials_table.stat().st_mtime))
+    methods = listed([str(name) for name in trials.method.unique()])
+    scope = f"{counted(len(trials), 'trial')} of {methods}" if len(trials) else "No trial"
+    lines = [
+        "<h1>Samplers against their references</h1>",
+        f'<p class="quiet">{escape(scope)} on {counted(trials.pid.nunique(), "problem")}, '
+        f"from {escape(store.trials_table.name)} of {when}. The LLC is the local learning "
+        "coefficient; ± is one standard error.</p>",
+    ]
+    if command:
+        lines.append(f"<p>Made by, and with the same artifacts made again by</p>{_code(command)}")
+    return "\n".join(lines)
+
+
+def _problem(store: Store, rows: pd.DataFrame, name: str) -> tuple[str, str]:
+    """A problem's sentence, and its section of the page."""
+    pid, label = rows.pid.iloc[0], rows.problem.iloc[0]
+    reference, found = stored(store.reference(pid)), findings(rows)
+    sentence = summary(found, with_error(*reference_of(rows)))
+    metrics = [
+        stored(store.metrics(one.best.pid, one.best.method, one.best.trial_id))
+        for one in found
+        if one.best is not None
+    ]
+    parts = [
+        f'<section id="{escape(pid)}">',
+        f'<h2>{escape(label)} <span class="pid">{escape(pid)}</span></h2>',
+        f'<p class="finding">{escape(sentence)}</p>',
+        _reference(store, rows, reference),
+        "<h3>Methods</h3>",
+        _methods(found, list(rows.method.unique())),
+        _failures(rows),
+        *_figures(rows, name),
+        "<h3>How it was computed</h3>",
+        _facts(computed(reference, metrics) | _budget(rows)),
+        _details("The problem, composed", problem_json(reference)),
+        _details(
+            "To confirm: the best settings with other seeds, as a config of parsl-llc",
+            again_config(store, found),
+        ),
+        "</section>",
+    ]
+    return sentence, "\n".join(part for part in parts if part)
+
+
+def _reference(store: Store, rows: pd.DataFrame, reference: Mapping[str, Any]) -> str:
+    """The reference, and what speaks for it and against it."""
+    status = str(rows.ref_status.iloc[-1])
+    value = f"<b>{with_error(*reference_of(rows))}</b>"
+    how = origin(reference)
+    lines = ["<h3>Reference</h3>", f"<p>LLC {value}{escape(f', by {how}' if how else '')}.</p>"]
+    if status != "ok":
+        lines.append(
+            f'<p class="warning">The reference is {escape(status)}, and was accepted all the same: '
+            "errors below may be the reference's own.</p>"
+        )
+    if not reference:
+        path = store.reference(rows.pid.iloc[0])
+        lines.append(f'<p class="quiet">{escape(str(path))} is missing: no more is known.</p>')
+    broken = [str(reason) for reason in reference.get("reasons") or []]
+    items = [f'<li class="broken"><b>✗</b>{escape(reason)}</li>' for reason in broken]
+    items += [f'<li class="held"><b>✓</b>{escape(s)}</li>' for s in passed_gates(reference)]
+    lines.append(f'<ul class="gates">{"".join(items)}</ul>' if items else "")
+    lines.append(_facts(known_values(reference)))
+    return "\n".join(line for line in lines if line)
+
+
+def _methods(found: Sequence[Finding], methods: Sequence[str]) -> str:
+    """A table of each method's best trial, with its settings below it."""
+    titles = "method,LLC,error,relative,seconds,full gradients,trials,failed,agree"
+    head = "".join(f"<th>{title}</th>" for title in titles.split(","))
+    body = "".join(_method(one, methods) for one in found)
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
+        '<p class="quiet">The best trial of each method, by its error. "agree" counts the trials '
+        "whose difference to the reference is within its own 95 % interval. The smallest of many "
+        "noisy errors is smaller than any of them deserves: confirm it with other seeds, "
+        "below.</p>"
+    )
+
+
+def _method(one: Finding, methods: Sequence[str]) -> str:
+    dot = f'<span class="dot" style="background:var(--{name_of(hue(one.method, methods)[0])})">'
+    counts = [str(one.trials), f'<span class="bad">{one.failed}</span>' if one.failed else "0"]
+    counts.append(f"{one.agreeing} of {one.trials - one.failed}")
+    values, below = ["-"] * 5, "No trial gave an estimate."
+    if one.best is not None:
+        best = one.best
+        joint = math.hypot(_or_zero(best.se_hat), _or_zero(best.se_ref))
+        work = (best.work or {}).get("full_gradients")
+        values = [
+            one.estimate,
+            with_error(best.error, joint),
+            percent(abs(one.excess)),
+            f"{best.runtime_sec:.3g}" if math.isfinite(best.runtime_sec) else "-",
+            short(work) if work else "-",
+        ]
+        params = {name: best.hyperparams[name] for name in names_of([best.hyperparams], one.method)}
+        below = f"<code>{escape(settings_of(params))}</code> in trial {best.trial_number}"
+        below += ", ended by its budget" if best.budget_exhausted else ""
+    cells = "".join(f"<td>{cell}</td>" for cell in [*values, *counts])
+    return (
+        f'<tbody><tr><td class="method">{dot}</span>{escape(one.method)}</td>{cells}</tr>'
+        f'<tr class="settings"><td></td><td colspan="8">{below}</td></tr></tbody>'
+    )
+
+
+def _failures(rows: pd.DataFrame) -> str:
+    """Why trials failed: alike sentences once, with how often."""
+    failed = rows.drop(estimates_of(rows).index)
+    if failed.empty:
+        return ""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for method, message in zip(failed.method, failed.error_msg, strict=True):
+        sentence = str(message) if message else "no reason was given"
+        kinds.setdefault((method, re.sub(r"[\d.e+-]+", "#", sentence)), []).append(sentence)
+    items = [
+        f"<li>{escape(method)}, {counted(len(alike), 'trial')}: {escape(alike[0])}</li>"
+        for (method, _), alike in sorted(kinds.items(), key=lambda item: -len(item[1]))[:8]
+    ]
+    title = f"{counted(len(failed), 'trial')} failed, scored as worst:"
+    return f"<p>{title}</p><ul>{''.join(items)}</ul>"
+
+
+def _figures(rows: pd.DataFrame, name: str) -> list[str]:
+    """The figures of a problem; none where there is nothing to compare with."""
+    if not math.isfinite(reference_of(rows)[0]):
+        return []
+    drawn = [
+        ("estimates", "Estimates", plots.estimates(rows)),
+        ("errors_by_time", "Error and time", plots.errors_by_time(rows)),
+        ("history", "Optimisation history", plots.history(rows)),
+    ]
+    for method in rows.method.unique():
+        if any(pick(rows, rows.method == method).hyperparams):
+            figure = plots.hyperparameters(rows, method)
+            drawn.append(("hyperparameters", f"Settings of {method}", figure))
+    return [_figure(*one, name=f"f{name}-{place}") for place, one in enumerate(drawn)]
+
+
+def _figure(kind: str, title: str, figure: Figure, *, name: str) -> str:
+    says = (figure.get_suptitle() or title).replace("\n", " ")
+    svg = to_svg(figure, name).replace("<svg ", f'<svg role="img" aria-label="{escape(says)}" ', 1)
+    return (
+        f"<h3>{escape(title)}</h3><figure>"
+        f'<div class="scroll">{svg}</div><figcaption>{_CAPTIONS[kind]}</figcaption></figure>'
+    )
+
+
+def _budget(rows: pd.DataFrame) -> Facts:
+    budgets = sorted(set(rows.budget_sec))
+    return {"budget of a trial": f"{listed([f'{budget:g}' for budget in budgets])} s"}
+
+
+def _facts(facts: Facts) -> str:
+    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    return f"<dl>{items}</dl>" if items else ""
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{_code(text)}</details>" if text else ""
+
+
+def _code(text: str) -> str:
+    return f"<pre><code>{escape(text)}</code></pre>"
+
+
+def _or_zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,322 @@
+"""Trials -> figures: one function a figure, for the page and for a notebook.
+
+Each takes the trials of one problem, as `read_trials` gives them, and returns a Figure whose
+title says what is to be seen. None touches pyplot or the caller's style.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from lambda_hat.report.findings import (
+    AGREES,
+    NOTHING,
+    OFF,
+    SIGMAS,
+    Finding,
+    agrees,
+    deviation,
+    estimates_of,
+    findings,
+    pick,
+    reference_of,
+    relative_error,
+)
+from lambda_hat.report.ink import (
+    BAND,
+    INK,
+    MUTED,
+    PAPER,
+    ErrorScale,
+    footnote,
+    hue,
+    jitter,
+    keys,
+    log_axis,
+    points,
+    sheet,
+    styled,
+)
+from lambda_hat.report.settings import (
+    choices_of,
+    concentration,
+    is_choice,
+    is_log,
+    names_of,
+    values_of,
+)
+from lambda_hat.report.words import clock, counted, listed, short
+
+CLOSE = 0.05
+"""A relative error that many would call good enough."""
+
+
+@styled
+def estimates(trials: pd.DataFrame) -> Figure:
+    """LLC of each method: all trials faint, the best with its 95 % interval, and the reference.
+
+    On the right the same near the reference, where errors of less than a few standard errors show.
+    """
+    found = findings(trials)
+    figure = sheet(_verdicts(found), 1.55 + 0.72 * len(found))
+    wide, near = _windows(trials, found)
+    panels = figure.subplots(1, 2 if near else 1, sharey=True, squeeze=False)[0]
+    for axes, half in zip(panels, (wide, near), strict=False):
+        _estimate_panel(axes, trials, found, half)
+    panels[0].set_yticks(
+        range(len(found)),
+        [f"{one.method}\n{_failures(one)}" for one in found],
+    )
+    panels[0].set_ylim(len(found) - 0.45, -0.55)
+    panels[0].set_title("all trials", color=MUTED)
+    if near:
+        panels[1].set_title("near the reference", color=MUTED)
+    values = estimates_of(trials).llc_hat
+    beyond = values[(values - reference_of(trials)[0]).abs() > wide]
+    if len(beyond):
+        farthest = beyond[beyond.abs().idxmax()]
+        note = f"{counted(len(beyond), 'trial')} beyond the axis, up to an LLC of {short(farthest)}"
+        footnote(figure, [f"▶ {note}"])
+    return figure
+
+
+def _failures(one: Finding) -> str:
+    return f"{one.failed} of {one.trials} failed" if one.failed else counted(one.trials, "trial")
+
+
+def _verdicts(found: Sequence[Finding]) -> str:
+    agreeing = [one.method for one in found if one.verdict == AGREES]
+    words = [f"{one.method} is {deviation(one.excess)}" for one in found if one.verdict == OFF]
+    words += [f"{one.method} gave no estimate" for one in found if one.verdict == NOTHING]
+    verb = "agrees" if len(agreeing) == 1 else "agree"
+    head = f"{listed(agreeing)} {verb} with the reference" if agreeing else "No method agrees"
+    return "; ".join([head, *words])
+
+
+def _windows(trials: pd.DataFrame, found: Sequence[Finding]) -> tuple[float, float]:
+    """Half widths of the view of all trials, and of one nearer to the reference (0 for none)."""
+    llc, se = reference_of(trials)
+    off = (estimates_of(trials).llc_hat - llc).abs()
+    cap = 2.0 * (abs(llc) or 1.0)
+    reaches = [3 * SIGMAS * se, 0.1 * cap, *off[off <= cap]]
+    close = []
+    for one in found:
+        if one.best is not None:
+            spread = SIGMAS * (one.best.se_hat if math.isfinite(one.best.se_hat) else 0.0)
+            reach = abs(one.best.llc_hat - llc) + spread
+            reaches.append(min(reach, cap))
+            close += [reach] if one.verdict == AGREES else []
+    wide = 1.06 * max(reaches)
+    near = 1.25 * max([*close, 3 * SIGMAS * se, 0.01 * cap])
+    return wide, near if near < 0.5 * wide else 0.0
+
+
+def _estimate_panel(
+    axes: Axes, trials: pd.DataFrame, found: Sequence[Finding], half: float
+) -> None:
+    llc, se = reference_of(trials)
+    low, high = llc - half, llc + half
+    axes.set_xlim(low, high)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.axvspan(llc - SIGMAS * se, llc + SIGMAS * se, color=BAND, alpha=0.7, lw=0, zorder=0.5)
+    axes.axvline(llc, color=INK, lw=0.9, zorder=1)
+    for place, one in enumerate(found):
+        colour, marker = hue(one.method, list(trials.method.unique()))
+        rows = estimates_of(pick(trials, trials.method == one.method))
+        y = place + 0.22 + 0.3 * jitter(rows.trial_number)
+        faint: dict[str, Any] = {"color": colour, "alpha": 0.4, "markersize": 4, "lw": 0}
+        for side, (mark, edge) in {"low": (8, low), "high": (9, high)}.items():
+            out = rows.llc_hat < low if side == "low" else rows.llc_hat > high
+            points(axes, [edge] * int(out.sum()), y[out], marker=mark, clip_on=False, **faint)
+        inside = rows.llc_hat.between(low, high)
+        points(axes, rows.llc_hat[inside], y[inside], marker=marker, **faint)
+        if one.best is not None:
+            _best(axes, one, place - 0.14, colour, marker)
+    axes.set_xlabel("LLC (the band is the reference's 95 % interval)")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def _best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> None:
+    """The best trial with its interval and its number, at the edge where it is beyond."""
+    assert one.best is not None  # Its caller has looked.
+    low, high = axes.get_xlim()
+    value, se = float(one.best.llc_hat), float(one.best.se_hat)
+    shown = min(max(value, low), high)
+    if low <= value <= high:
+        spread = SIGMAS * se if math.isfinite(se) else 0.0
+        axes.errorbar(value, y, xerr=spread, color=colour, lw=2, capsize=3.5, zorder=3)
+        points(axes, [value], [y], color=colour, marker=marker, markersize=7.5, zorder=4)
+    else:
+        mark = 8 if value < low else 9
+        points(axes, [shown], [y], color=colour, marker=mark, markersize=9, clip_on=False, zorder=4)
+    place = (shown - low) / (high - low)
+    side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
+    axes.annotate(
+        one.estimate,
+        (shown, y),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha=side,
+        color=colour,
+        path_effects=[withStroke(linewidth=3, foreground=PAPER)],
+    )
+
+
+@styled
+def errors_by_time(trials: pd.DataFrame) -> Figure:
+    """Relative error against seconds of each trial, with the Pareto front of all methods."""
+    trials = pick(trials, trials.runtime_sec.notna())
+    if trials.empty:
+        return sheet("No trial has a wall time", 1.0)
+    relative = relative_error(trials)
+    figure = sheet(_quickest(trials, relative), 3.9)
+    axes, scale = figure.subplots(), ErrorScale(relative)
+    seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
+    log_axis(axes, seconds.min(), seconds.max())
+    scale.dress(axes)
+    handles = [_noise(axes, trials)]
+    for method, rows in trials.groupby("method", sort=False):
+        colour, marker = hue(str(method), list(trials.method.unique()))
+        style: dict[str, Any] = {"color": colour, "marker": marker}
+        noise = agrees(rows)
+        for sort, face in ((~noise, {}), (noise, {"mfc": PAPER})):
+            some = rows.index[sort]
+            scale.draw(axes, pick(seconds, some), pick(relative, some), **style, **face)
+        handles.append(Line2D([], [], ls="none", label=str(method), **style))
+    front = _front(trials, relative)
+    if len(front):
+        edge = axes.get_xlim()[1]
+        x, y = [*front.index, edge], [*front, front.iloc[-1]]
+        y = np.clip(y, scale.low, scale.top)
+        axes.step(x, y, where="post", color=MUTED, lw=1.2, zorder=1)
+        axes.set_xlim(right=edge)
+        handles.append(Line2D([], [], color=MUTED, lw=1.2, label="Pareto front"))
+    axes.set_xlabel("wall time of the trial (seconds)")
+    keys(axes, handles)
+    hollow = f"hollow: within {SIGMAS} joint standard errors"
+    footnote(figure, [hollow, scale.says(relative)])
+    return figure
+
+
+def _quickest(trials: pd.DataFrame, relative: pd.Series) -> str:
+    near = trials[relative <= CLOSE].groupby("method").runtime_sec.min().sort_values()
+    words = [f"{method} {clock(seconds)}" for method, seconds in near.items()]
+    words += [f"{method} none" for method in trials.method.unique() if method not in near.index]
+    return f"Shortest trial with an error below {CLOSE:.0%}: ".replace("%", " %") + ", ".join(words)
+
+
+def _front(trials: pd.DataFrame, relative: pd.Series) -> pd.Series:
+    """The least error that any trial as short or shorter has, by seconds, where it falls."""
+    by_time = relative.set_axis(trials.runtime_sec.clip(lower=1e-3)).dropna().sort_index()
+    least = by_time.cummin()
+    least = pick(least, ~least.index.duplicated(keep="last"))
+    return pick(least, ~least.duplicated())
+
+
+def _noise(axes: Axes, trials: pd.DataFrame) -> Any:
+    """Shades the errors that the reference's own error explains."""
+    llc, se = reference_of(trials)
+    level = SIGMAS * se / (abs(llc) or 1.0)
+    label = "within the reference's 95 % interval"
+    return axes.axhspan(0, level, color=BAND, alpha=0.45, lw=0, zorder=0.5, label=label)
+
+
+@styled
+def history(trials: pd.DataFrame) -> Figure:
+    """Error of each trial in the order they were asked, and the best so far, by study."""
+    relative = relative_error(trials)
+    gains: list[str] = []
+    figure = sheet("", 3.7)
+    axes, scale = figure.subplots(), ErrorScale(relative)
+    scale.dress(axes)
+    handles = [_noise(axes, trials)]
+    for method, rows in trials.groupby("method", sort=False):
+        rows = rows.sort_values("trial_number")
+        colour, marker = hue(str(method), list(trials.method.unique()))
+        errors = pick(relative, rows.index)
+        scale.draw(axes, rows.trial_number, errors, color=colour, marker=marker, alpha=0.45)
+        best = errors.cummin().ffill().clip(scale.low, scale.top)
+        axes.step(rows.trial_number, best, where="post", color=colour, lw=2, zorder=3)
+        handles.append(Line2D([], [], color=colour, marker=marker, lw=2, label=str(method)))
+        if errors.notna().any():
+            gains.append(f"{method} in trial {rows.trial_number[errors.idxmin()]}")
+    last = int(trials.trial_number.max())
+    improved = f"Last improvement: {', '.join(gains)} (of trials 0 to {last})"
+    title = improved if gains else "No trial gave an estimate"
+    figure.suptitle(title, x=0.01, ha="left")
+    axes.set_xlabel("trial number (lines: best so far)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    keys(axes, handles)
+    footnote(figure, [scale.says(relative)])
+    return figure
+
+
+@styled
+def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
+    """Relative error against each setting that was searched, for one method of one problem.
+
+    The x axis is logarithmic where the search was; the best trial has a ring.
+
+    Raises:
+        ValueError: The method has no trials.
+    """
+    rows = pick(trials, trials.method == method)
+    if rows.empty:
+        raise ValueError(f"`method` must have trials, but got {method!r}.")
+    names = names_of(rows.hyperparams, method)
+    relative = relative_error(rows)
+    columns = min(3, len(names))
+    lines = math.ceil(len(names) / columns)
+    figure = sheet(concentration(rows, method), 1.0 + 2.05 * lines)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    scale, look = ErrorScale(relative), hue(method, list(trials.method.unique()))
+    for axes, name in zip(grid.flat, names, strict=False):
+        _setting_panel(axes, rows, relative, name, scale, look)
+    for axes in grid.flat[len(names) :]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("relative error")
+    footnote(figure, ["○ the least error", scale.says(relative)])
+    return figure
+
+
+def _setting_panel(
+    axes: Axes,
+    rows: pd.DataFrame,
+    relative: pd.Series,
+    name: str,
+    scale: ErrorScale,
+    look: tuple[str, str],
+) -> None:
+    method, (colour, marker) = rows.method.iloc[0], look
+    values = values_of(rows, name)
+    if is_choice(method, name, values):
+        choices = choices_of(method, name, values)
+        values = values.map(choices.index, na_action="ignore") + 0.4 * (
+            (rows.trial_number * 0.618) % 1 - 0.5
+        )
+        axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
+        axes.set_xlim(-0.5, len(choices) - 0.5)
+    elif is_log(method, name, values):
+        log_axis(axes, float(values.min()), float(values.max()), most=4)
+    else:
+        whole = bool(values.map(lambda value: isinstance(value, int)).all())
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+    scale.dress(axes, "")
+    scale.draw(axes, values, relative, color=colour, marker=marker, alpha=0.6)
+    if relative.notna().any():
+        best = relative.idxmin()
+        place = [values[best]], [min(max(relative[best], scale.low), scale.top)]
+        points(axes, *place, marker="o", markersize=11, mfc="none", mec=INK, mew=1.2)
+    axes.set_xlabel(name)

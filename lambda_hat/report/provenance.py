@@ -1,0 +1,211 @@
+"""ref.json + manifests -> words: why a reference may be believed, and how all was computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lambda_hat.references import gates
+from lambda_hat.references.gates import Gate, ask_gates, ask_smc_gates
+from lambda_hat.report.findings import Finding
+from lambda_hat.report.words import clock, percent, short, with_error
+from lambda_hat.store import BrokenFile, Store, read_json
+
+Facts = dict[str, str]
+
+_PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "rhat": lambda d: f"The chains agree: R-hat is {d['rhat']:.4f}, at most {gates.RHAT}.",
+    "ess_bulk": lambda d: (
+        f"The chains mix: bulk ESS is {d['ess_bulk']:,.0f}, at least {gates.ESS_BULK:.0f}."
+    ),
+    "relative_se": lambda d: (
+        f"It is precise: the relative standard error is {percent(d['se'] / d['llc'])}, at most "
+        f"{100 * gates.RELATIVE_SE:g} %."
+    ),
+    "divergences": lambda d: (
+        f"{percent(d['divergence_rate'])} of the transitions diverged, less than "
+        f"{100 * gates.DIVERGENCE_RATE:g} %."
+    ),
+    "positive": lambda d: "The LLC is positive.",
+    "virial": lambda d: (
+        f"The draws are from the posterior: the virial ratio is {d['virial_ratio']:.4f} ± "
+        f"{d['virial_se']:.4f}, within {gates.VIRIAL_SIGMAS:.0f} standard errors of 1."
+    ),
+    "below_minimum": lambda d: (
+        f"w* is the minimum within reach: {percent(d['below_minimum_fraction'])} of the draws have "
+        f"a smaller loss, at most {100 * gates.BELOW_MINIMUM:g} %."
+    ),
+    "float64": lambda d: "The draws were made in float64.",
+    "diversity": lambda d: (
+        f"The particles descend from {d['unique_ancestors']} draws, at least "
+        f"{gates.UNIQUE_ANCESTORS}."
+    ),
+    "acceptance": lambda d: (
+        f"Moves are accepted at a rate of {d['acceptance_rate']:.2f}, at least {gates.ACCEPTANCE}."
+    ),
+    "moves": lambda d: (
+        f"Particles forget where they were: correlation {d['leftover_correlation']:.2f}, at most "
+        f"{gates.LEFTOVER}."
+    ),
+}
+"""What a gate that holds says."""
+
+
+def stored(path: Path) -> dict[str, Any]:
+    """A JSON file of the store; empty where there is none that is whole."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, BrokenFile):
+        return {}
+
+
+def passed_gates(reference: Mapping[str, Any]) -> list[str]:
+    """What speaks for a reference, a sentence for each gate that holds.
+
+    Empty where the reference does not tell enough, as one that ended before there was a number.
+    """
+    numbers = dict(reference.get("diagnostics") or {})
+    numbers |= {"llc": reference.get("llc_ref"), "se": reference.get("se_ref")}
+    evidence = reference.get("evidence") or {}
+    given: dict[str, Any] = {"diagnostics": numbers, "evidence": evidence}
+    given |= {"llc": numbers["llc"], "se": numbers["se"]}
+    try:
+        if reference.get("method") == "smc":
+            asked = ask_smc_gates(**given)
+        else:
+            in_float64 = bool((reference.get("versions") or {}).get("x64"))
+            asked = ask_gates(**given, float64=in_float64)
+        return [_says(gate, numbers, evidence) for gate in asked if gate.passed]
+    except (KeyError, TypeError):
+        return []  # A diagnostic that a gate needs is missing or null.
+
+
+def _says(gate: Gate, numbers: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    if gate.name == "shift_bias":
+        return _minimum(numbers["llc"], evidence)
+    return _PASSED[gate.name](numbers) if gate.name in _PASSED else f"{gate.name} holds."
+
+
+def _minimum(llc: float, evidence: Mapping[str, Any]) -> str:
+    """Why w* passes for a minimum."""
+    if evidence.get("status") == "exact":
+        return "w* is a minimum in closed form."
+    if evidence.get("status") == "kink":
+        return "w* sits on a kink of the loss, where descent has stalled."
+    if evidence.get("shift_bias") is None:
+        return "Nothing is known against w*."
+    return (
+        f"w* is stationary: the gradient left there shifts the LLC by "
+        f"{percent(abs(evidence['shift_bias']) / llc)}, at most {100 * gates.SHIFT_BIAS:g} %."
+    )
+
+
+def origin(reference: Mapping[str, Any]) -> str:
+    """How a reference was made, in half a sentence; empty where its file is missing."""
+    numbers, settings = reference.get("diagnostics") or {}, reference.get("settings") or {}
+    method = reference.get("method") or settings.get("method")
+    if not method:
+        return ""
+    words = [str(method).upper()]
+    if numbers.get("num_draws"):
+        words.append(f"{numbers['num_draws']:,} draws of {settings.get('num_chains')} chains")
+    if numbers.get("num_runs"):
+        particles = f"{settings.get('num_particles'):,} particles"
+        words.append(f"{numbers['num_runs']} runs of {particles}")
+    if reference.get("runtime_sec"):
+        words.append(clock(reference["runtime_sec"]))
+    work = reference.get("work")
+    if isinstance(work, Mapping) and work.get("full_gradients"):
+        words.append(f"{short(work['full_gradients'])} full gradients")
+    return ", ".join(words)
+
+
+def known_values(reference: Mapping[str, Any]) -> Facts:
+    """What else is known of the reference's number."""
+    facts: Facts = {}
+    if reference.get("llc_exact") is not None:
+        facts["exact value at this n"] = f"{reference['llc_exact']:.5g}"
+    if limit := reference.get("rlct"):
+        facts["limit for large n"] = f"{limit['value']:.5g}, multiplicity {limit['multiplicity']}"
+    methods = reference.get("methods") or {}
+    for name, part in methods.items() if len(methods) > 1 else ():
+        facts[f"by {name.upper()} alone"] = with_error(part.get("llc"), part.get("se"))
+    return facts
+
+
+def computed(reference: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Facts:
+    """The estimand and what computed it.
+
+    Args:
+        reference: what ref.json holds.
+        metrics: what the metrics.json of the best trials hold.
+    """
+    facts: Facts = {}
+    names = {"n": "n", "d": "d", "beta": "β", "nbeta": "nβ", "gamma": "γ", "init_loss": "L_n(w*)"}
+    values = [(sign, reference[name]) for name, sign in names.items() if _number(reference, name)]
+    if values:
+        facts["estimand"] = "nβ (E[L_n(w)] − L_n(w*)) under p(w) ∝ exp(−nβ L_n(w) − γ/2 |w − w*|²)"
+        facts["constants"] = ", ".join(f"{sign} = {value:.6g}" for sign, value in values)
+    if versions := reference.get("versions"):
+        facts["reference by"] = _versions(versions)
+    for versions in {_versions(one["versions"]): None for one in metrics if one.get("versions")}:
+        facts.setdefault("trials by", versions)
+    return facts
+
+
+def _number(reference: Mapping[str, Any], name: str) -> bool:
+    return isinstance(reference.get(name), int | float)
+
+
+def _versions(versions: Mapping[str, Any]) -> str:
+    """`float64 on cpu: jax 0.10.2, ..`."""
+    precision = "float64" if versions.get("x64") else "float32"
+    named = [f"{k} {v}" for k, v in versions.items() if k not in ("x64", "platform")]
+    return f"{precision} on {versions.get('platform', 'an unknown platform')}: {', '.join(named)}"
+
+
+def problem_json(reference: Mapping[str, Any]) -> str:
+    """The composed problem, as a person reads it; empty where it is not known."""
+    problem = reference.get("problem")
+    return yaml.safe_dump(problem, sort_keys=False, default_flow_style=None) if problem else ""
+
+
+def again_config(store: Store, found: Sequence[Finding]) -> str:
+    """A config of `parsl-llc` that runs each method's best settings with three other seeds.
+
+    Empty where the artifacts folder has no manifest that tells the problem as it was spelled.
+    """
+    problem, samplers, budget = None, [], 0.0
+    for one in found:
+        if one.best is None:
+            continue
+        best = one.best
+        manifest = stored(store.manifest(best.pid, best.method, best.trial_id))
+        problem = problem or manifest.get("problem")
+        budget = max(budget, float(best.budget_sec))
+        settings = {name: _plain(value) for name, value in best.hyperparams.items()}
+        samplers += [{"name": one.method, "seed": s, "overrides": settings} for s in (1, 2, 3)]
+    if not problem:
+        return ""
+    config = {"problems": [problem], "samplers": samplers, "llc": {"method_budget": budget}}
+    return "\n".join(_lines(config))
+
+
+def _lines(config: Mapping[str, Any]) -> list[str]:
+    """YAML with an entry a line, as a person would write it; JSON's braces are YAML's too."""
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, list):
+            lines += [f"{key}:", *(f"  - {json.dumps(entry)}" for entry in value)]
+        else:
+            lines.append(f"{key}: {json.dumps(value)}")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: pandas may have made it NumPy's."""
+    return value.item() if hasattr(value, "item") else value

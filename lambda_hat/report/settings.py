@@ -1,0 +1,76 @@
+"""Trials of one method -> its settings: their order, their kind, and where they are good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lambda_hat.report.findings import relative_error
+from lambda_hat.report.words import counted, short
+from lambda_hat.search_space import SEARCH_SPACE, Categorical
+
+
+def is_choice(method: str, name: str, values: pd.Series) -> bool:
+    """Whether a setting is one of a few choices: a name, or a number of the default choices."""
+    seen = values.dropna()
+    if seen.map(lambda value: isinstance(value, str | bool)).any():
+        return True
+    entry = SEARCH_SPACE.get(method, {}).get(name)
+    return isinstance(entry, Categorical) and set(seen) <= set(entry.choices)
+
+
+def is_log(method: str, name: str, values: pd.Series) -> bool:
+    """Whether a setting was searched evenly in its logarithm, as far as defaults or values tell."""
+    entry = SEARCH_SPACE.get(method, {}).get(name)
+    numbers = values.dropna().astype(float)
+    if numbers.empty or numbers.min() <= 0:
+        return False
+    if entry is None or isinstance(entry, Categorical):
+        return bool(numbers.max() / numbers.min() > 100)
+    return entry.log
+
+
+def names_of(hyperparams: Iterable[Mapping[str, Any]], method: str) -> list[str]:
+    """The settings that were searched, those with a default range first and in its order."""
+    seen = dict.fromkeys(name for params in hyperparams for name in params)
+    known = [name for name in SEARCH_SPACE.get(method, {}) if name in seen]
+    return [*known, *(name for name in seen if name not in known)]
+
+
+def concentration(rows: pd.DataFrame, method: str) -> str:
+    """Which setting the best trials have most in common."""
+    relative = relative_error(rows).dropna()
+    count = max(3, round(len(relative) / 4))
+    if len(relative) < 2 * count:
+        return f"{method}: {counted(len(relative), 'estimate')} in {counted(len(rows), 'trial')}"
+    best = relative.nsmallest(count).index
+    shares: dict[float, str] = {}
+    for name in names_of(rows.hyperparams, method):
+        values = values_of(rows, name)
+        if is_choice(method, name, values) or values.nunique() < 4:
+            continue
+        values = values.astype(float)
+        low, high = values[best].min(), values[best].max()
+        scaled = np.log(values) if is_log(method, name, values) else values
+        span = scaled[best].max() - scaled[best].min()
+        shares[span / (scaled.max() - scaled.min())] = f"{name} from {short(low)} to {short(high)}"
+    if not shares:
+        return f"{method}: no setting was searched widely enough to compare"
+    return f"{method}: the best {count} of {len(rows)} trials have {shares[min(shares)]}"
+
+
+def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
+    """One setting of each trial; None where a trial has no such setting."""
+    return rows.hyperparams.map(lambda params: params.get(name))
+
+
+def choices_of(method: str, name: str, values: pd.Series) -> list[Any]:
+    """The choices that were tried: numbers by size, names in the order of the default range."""
+    known = list(getattr(SEARCH_SPACE.get(method, {}).get(name), "choices", ()))
+    seen = list(values.dropna().unique())
+    if not any(isinstance(choice, str) for choice in seen):
+        return sorted(seen)
+    return [*(c for c in known if c in seen), *sorted(set(seen) - set(known), key=str)]
