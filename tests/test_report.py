@@ -21,7 +21,7 @@ from lambda_hat.references.gates import ask_gates, ask_smc_gates
 from lambda_hat.report import plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
-from lambda_hat.report.ink import DARK, HUES, PAPER
+from lambda_hat.report.ink import DARK, HUES, PAPER, log_axis
 from lambda_hat.report.provenance import passed_gates
 from lambda_hat.report.words import percent, with_error
 from lambda_hat.store import Store, write_json
@@ -231,6 +231,16 @@ def test_a_lost_worker_leaves_its_trial_in_the_page(tmp_path: Path) -> None:
     write_table(store.trials_table, lost)
     write_report(store)
     assert "gave no estimate" in page_of(store) and "No trial has a wall time" in page_of(store)
+
+
+@pytest.mark.parametrize("low", [1e-7, 0.013, 1.25, 1.2512, 500, 5_000])
+@pytest.mark.parametrize("ratio", [1, 1.01, 1.2, 3, 40, 1e3, 1e6])
+def test_a_log_axis_has_a_few_labels(low: float, ratio: float) -> None:
+    axes = Figure().subplots()
+    log_axis(axes, low, low * ratio, most=4)
+    ticks = axes.get_xticks()
+    assert 1 <= len(ticks) <= 4
+    assert axes.get_xlim()[0] < low and axes.get_xlim()[1] > low * ratio
 
 
 def test_figures_leave_the_callers_style_alone(trials: pd.DataFrame) -> None:

@@ -109,16 +109,17 @@ def keys(axes: Axes, handles: Sequence[Any]) -> None:
 def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
     """Makes the x axis logarithmic over [low, high], with at most so many labels."""
     pad = (high / low) ** 0.06 if high > low else 1.5
-    low, high = low / pad, high * pad
     axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    axes.set_xlim(low / pad, high * pad)
+    powers = range(math.floor(math.log10(low / pad)), math.ceil(math.log10(high * pad)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**power for power in powers for step in steps]
-        ticks = [tick for tick in ticks if low <= tick <= high]
+        ticks = [tick for tick in ticks if low / pad <= tick <= high * pad]
         if len(ticks) <= most:
             break
+    if not ticks:
+        ticks = sorted({float(f"{end:.2g}") for end in (low, high)})
     ticks = ticks[:: 1 + (len(ticks) - 1) // most]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
