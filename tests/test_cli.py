@@ -8,81 +8,34 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import instant
 import pandas as pd
 import pytest
 import yaml
+from instant import FAKES, InstantPool, instant_trial, use_instant_runners
 
 from lambda_hat.entrypoints import parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.settings import read_study_plan
-from lambda_hat.execution import DeadlineExceeded, InProcessPool
-from lambda_hat.store import read_json, write_json
+from lambda_hat.execution import DeadlineExceeded
+from lambda_hat.store import read_json
 from lambda_hat.study import StudySettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = {"model": "quadratic"}
 CONFIG = {"problems": [PROBLEM], "methods": ["vi", "sgld"], "optuna": {"max_trials": 3}}
-LLC = 1.3
-
-
-def instant_reference(problem_spec: dict, out_ref_json: str, **kwargs: Any) -> dict:
-    ref = {"llc_ref": LLC, "se_ref": 0.01, "status": "ok", "reasons": [], "settings": {}}
-    if problem_spec.get("seed"):
-        ref |= {"status": "unreliable", "reasons": ["`R-hat <= 1.01` must hold, but it is 1.4."]}
-    write_json(Path(out_ref_json), ref)
-    return ref
-
-
-def instant_trial(spec: dict, method_cfg: dict, ref: float, out: str, **kwargs: Any) -> dict:
-    metrics = {"status": "complete", "llc_hat": LLC + 0.1, "se_hat": 0.1, "runtime_sec": 0.1}
-    metrics["hyperparams"] = {key: v for key, v in method_cfg.items() if key != "name"}
-    write_json(Path(out), metrics)
-    return metrics
-
-
-def instant_build(spec: dict, artifacts_dir: str) -> str:
-    return "p_1"
-
-
-FAKES: dict[str, Callable[..., Any]] = {
-    "lambda_hat.runners.hmc_reference:run_hmc_reference": instant_reference,
-    "lambda_hat.runners.run_method:run_method_trial": instant_trial,
-    "lambda_hat.llc_runs:build_problem": instant_build,
-}
-
-
-class InstantPool(InProcessPool):
-    """Runs the fakes in place of the runners; `on_trial` is called before each trial."""
-
-    on_trial: Callable[[], None] | None = None
-
-    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
-        fake = FAKES[function]
-        if self.on_trial and fake is instant_trial:
-            self.on_trial()
-        return super().submit(fake, *args, **kwargs)
-
-
-@contextmanager
-def instant_pool(**kwargs: Any) -> Iterator[InstantPool]:
-    pool = InstantPool()
-    try:
-        yield pool
-    finally:
-        pool.close(cancel=True)
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own to run in, with a config, and instant runners."""
     monkeypatch.chdir(tmp_path)
-    for entrypoint in (parsl_optuna, parsl_llc):
-        monkeypatch.setattr(entrypoint, "open_pool", instant_pool)
+    use_instant_runners(monkeypatch)
     write(CONFIG)
     return tmp_path
 
@@ -129,8 +82,7 @@ def test_a_run_with_nothing_to_do_starts_no_worker_and_writes_no_result(
 
         return opening()
 
-    for entrypoint in (parsl_llc, parsl_optuna):
-        monkeypatch.setattr(entrypoint, "open_pool", no_pool)
+    use_instant_runners(monkeypatch, no_pool)
     before = times()
     assert run() == 0 and parsl_llc.main(llc) == 0
     assert times() == before
@@ -357,7 +309,7 @@ def test_an_llc_run_that_its_deadline_ended_is_not_run_again(
             return future
 
     stuck: list[tuple] = []
-    monkeypatch.setattr(sys.modules[__name__], "InstantPool", Stuck)
+    monkeypatch.setattr(instant, "InstantPool", Stuck)
     write({**LLC_CONFIG, "problems": [PROBLEM], "samplers": [{"name": "vi"}]})
     for _ in range(2):
         assert parsl_llc.main(["--config", "c.yaml", "--local"]) == 1

@@ -63,7 +63,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def parsl_pool(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    run_dir = tmp_path_factory.mktemp("run") / "a folder with spaces; and more"
+    run_dir = tmp_path_factory.mktemp("run") / "spaces; touch misread $(touch misread) `and` 'more"
     with open_pool(parsl_config=config_file, run_dir=run_dir) as pool:
         yield pool
 
@@ -483,6 +483,15 @@ def test_a_setting_that_does_not_fit_is_told_in_a_sentence(
 def test_the_driver_imports_neither_jax_nor_parsl() -> None:
     code = "import sys, lambda_hat.execution; sys.exit(bool({'jax', 'parsl'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_workers_listen_on_loopback_only_and_a_shell_misreads_no_folder(parsl_pool: Pool) -> None:
+    folder = parsl_pool.submit("os:getcwd").result(TIMEOUT)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    sockets = [s for process in processes for s in process.net_connections("inet")]
+    listening = {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+    assert not Path("misread").exists() and not Path(folder, "misread").exists()
 
 
 def test_workers_run_side_by_side(parsl_pool: Pool, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ ANY_ADDRESS = "0.0.0.0"
 """An executor with this address has its workers try each address of this machine."""
 PLAIN_PATH = re.compile(r"[\w.,:/@%+=-]+")
 """Parsl writes its run folder unquoted into shell scripts."""
+TOKEN = re.compile("[0-9a-f]{12}")
 DRAIN_MARGIN_SEC = 60.0
 """Kept free at the end of a block, beyond the longest trial."""
 FAILED_BLOCKS_IN_A_ROW = 3
@@ -168,14 +169,17 @@ def prepare_config(config: Config, run_dir: Path, *, trial_sec: float | None) ->
 
 
 def run_token(run_dir: Path) -> str:
-    """The name of `run_dir` on any scheduler: random, made once, kept in the folder."""
+    """The name of `run_dir` on any scheduler: random, made once, kept in the folder.
+
+    A damaged one is made anew: whatever carries the token is ended, and all names carry "".
+    """
     path = run_dir / "token"
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not path.exists() or not TOKEN.fullmatch(path.read_text(errors="replace")):
         fresh = run_dir / f"token.{secrets.token_hex(4)}"
         fresh.write_text(secrets.token_hex(6))
         fresh.replace(path)
-    return path.read_text().strip()
+    return path.read_text()
 
 
 def _is_plain(path: Path) -> bool:
