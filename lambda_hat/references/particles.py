@@ -118,7 +118,8 @@ def build(form: Form, num_particles: int, batch: int, dense: bool) -> Programs:
     def temper(
         key: PRNGKeyArray, arrays: Arrays, population: Population
     ) -> tuple[Population, Weighing]:
-        loglikelihood = jnp.nan_to_num(-arrays.nbeta * population.excess, nan=-jnp.inf)
+        finite = jnp.isfinite(population.excess)
+        loglikelihood = jnp.where(finite, -arrays.nbeta * population.excess, -jnp.inf)
         left = 1.0 - population.temperature
         delta = ess_solver(lambda given: given, loglikelihood, TARGET_ESS, left, dichotomy)
         log_weights = delta * loglikelihood

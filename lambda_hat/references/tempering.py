@@ -114,10 +114,11 @@ class Run:
         while True:
             before = float(population.temperature)
             population, weighing = self._programs.temper(self._next_key(), arrays, population)
-            if not float(population.temperature) > before:
+            rises = float(population.temperature) > before
+            if not (rises and math.isfinite(float(weighing.log_z))):
                 raise FloatingPointError(
-                    f"The temperature must rise from {before:.3g} to 1, but no further one keeps "
-                    "particles alive: their losses are not finite. Raise posterior.gamma."
+                    f"The temperature must rise from {before:.3g} to 1, but no particle has a "
+                    "finite loss there. Raise posterior.gamma."
                 )
             log_z += float(weighing.log_z)
             self._ladder.append((float(population.temperature), log_z))
