@@ -1,0 +1,163 @@
+"""TrialSpec -> TrialResult: one trial by hand, as the contract shows it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lambda_hat.conf import compose_problem
+from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.runners import run_method
+from lambda_hat.runners.boundary import artifacts_of, strict
+from lambda_hat.runners.run_method import run_method_trial
+from lambda_hat.store import read_json
+
+QUADRATIC = {"model": "quadratic", "data": "small"}
+EXACT = 1.3146414244730944
+FIELDS = (
+    "status llc_hat se_hat llc_ref objective error runtime_sec seconds work budget_exhausted "
+    "diagnostics hyperparams error_msg"
+).split()
+SHORT: dict[str, dict[str, Any]] = {
+    "hmc": {"steps": 1_000, "num_warmup": 200},
+    "mclmc": {"steps": 2_000, "step_size": 0.3},
+    "sgld": {"eta0": 1e-3, "steps": 10_000},
+    "vi": {"M": 1, "r": 0, "steps": 2_000},
+}
+
+
+def trial(folder: Path, method: str = "sgld", *, problem: Any = QUADRATIC, **kw: Any) -> dict:
+    """A trial in the contract's layout."""
+    out = folder / "artifacts" / "runs" / "p_0" / method / kw.pop("trial_id", "r_0")
+    settings = {**SHORT.get(method, {}), **kw.pop("settings", {})}
+    cfg = {"name": method, **settings}
+    return run_method_trial(problem, cfg, EXACT, str(out / "metrics.json"), **{"seed": 1, **kw})
+
+
+@pytest.mark.parametrize("method", sorted(SAMPLERS))
+def test_metrics_are_what_the_contract_says(method: str, tmp_path: Path) -> None:
+    found = trial(tmp_path, method, budget_sec=300)
+    path = tmp_path / "artifacts/runs/p_0" / method / "r_0" / "metrics.json"
+    assert found["status"] == "complete", found["error_msg"]
+    assert read_json(path) == found == strict(found) and set(FIELDS) <= set(found)
+    json.dumps(found, allow_nan=False)
+    assert abs(found["llc_hat"] - EXACT) < max(4 * found["se_hat"], 0.05 * EXACT)
+    assert found["error"] == pytest.approx(abs(found["llc_hat"] - EXACT))
+    assert found["objective"] is None and found["error_msg"] is None
+    assert found["pid"] == compose_problem(QUADRATIC).pid
+    assert {"setup", "compile", "sample"} <= set(found["seconds"])
+    assert sum(found["seconds"].values()) <= found["runtime_sec"]
+    assert found["work"]["full_gradients"] > 0
+    assert found["diagnostics"]["ess"] > 0 and not found["budget_exhausted"]
+    assert set(SHORT[method]) <= set(found["hyperparams"])
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
+    same = ("llc_hat", "se_hat", "diagnostics", "work", "hyperparams", "seed")
+    first, again = (trial(tmp_path, trial_id=name) for name in ("r_1", "r_2"))
+    assert [first[name] for name in same] == [again[name] for name in same]
+    assert trial(tmp_path, seed=2)["llc_hat"] != first["llc_hat"]
+
+
+def test_without_a_seed_the_settings_decide(tmp_path: Path) -> None:
+    first, again = trial(tmp_path, seed=None), trial(tmp_path, seed=None)
+    assert first["seed"] == again["seed"] and first["llc_hat"] == again["llc_hat"]
+    assert trial(tmp_path, seed=None, settings={"eta0": 2e-3})["seed"] != first["seed"]
+
+
+def test_the_budget_is_wall_time_of_everything(tmp_path: Path) -> None:
+    trial(tmp_path)  # Compiles.
+    began = time.monotonic()
+    found = trial(tmp_path, settings={"steps": 3_000_000}, budget_sec=2.0)
+    took = time.monotonic() - began
+    assert found["status"] == "complete" and found["budget_exhausted"]
+    assert found["runtime_sec"] <= took < 3.0
+    assert found["budget_sec"] == 2.0
+
+
+def test_a_budget_that_is_gone_before_the_first_draw_is_a_failure(tmp_path: Path) -> None:
+    found = trial(tmp_path, budget_sec=0.001)
+    assert found["status"] == "failed" and found["llc_hat"] is None and found["error"] is None
+    assert "draws >= 20" in found["error_msg"]
+
+
+@pytest.mark.parametrize(
+    "method, settings, words",
+    [
+        ("sgld", {"eta0": 1e5}, "diverged"),
+        ("sgld", {"eta0": -1.0}, "eta0 > 0"),
+        ("sgld", {"eta": 1.0}, "eta0"),
+        ("sgld", {"precond_type": "sgd"}, "none, rmsprop, adam"),
+        ("vi", {"r": 50}, "r <= d"),
+        ("nuts", {}, "hmc"),
+    ],
+)
+def test_failure_is_a_value_with_a_sentence(
+    method: str, settings: dict, words: str, tmp_path: Path
+) -> None:
+    found = trial(tmp_path, method, settings=settings)
+    assert found["status"] == "failed" and found["llc_hat"] is None
+    assert words in found["error_msg"] and "traceback" not in found
+    assert read_json(next(tmp_path.rglob("metrics.json"))) == found
+
+
+def test_a_method_without_a_name_is_refused(tmp_path: Path) -> None:
+    found = run_method_trial(QUADRATIC, {"eta0": 1.0}, 1.0, str(tmp_path / "metrics.json"))
+    assert found["status"] == "failed" and "`name`" in found["error_msg"]
+
+
+def test_chains_that_leave_the_basin_fail(tmp_path: Path) -> None:
+    """A step just below the limit of stability: finite losses, and none from the posterior."""
+    nbeta = 100 / np.log(100)
+    eta0 = 0.99 * 4 / (4 * nbeta + 1)
+    found = trial(tmp_path, settings={"eta0": float(eta0)})
+    assert found["status"] == "failed" and "basin" in found["error_msg"]
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 99 GiB"), "out of memory"),
+        (ZeroDivisionError("unforeseen\nand long"), "ZeroDivisionError: unforeseen"),
+    ],
+)
+def test_what_is_unforeseen_is_told(
+    error: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(run_method, "Runner", fail)
+    found = trial(tmp_path)
+    assert found["status"] == "failed" and words in found["error_msg"]
+    assert "\n" not in found["error_msg"]
+
+
+def test_by_hand_without_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    linear = {"model": "linear", "data": "small"}
+    cfg = {"name": "sgld", "eta0": 1e-3, "batch": 32, "steps": 2_000}
+    found = run_method_trial(linear, cfg, 2.0, "here.json", seed=1)
+    assert found["status"] == "complete" and read_json(tmp_path / "here.json") == found
+    stored = list((tmp_path / "artifacts" / "problems").glob("p_*/target.npz"))
+    assert [path.parent.name for path in stored] == [found["pid"]]
+    found = run_method_trial(linear, cfg, 2.0, "there.json", seed=1, artifacts_dir="else")
+    assert (tmp_path / "else" / "problems" / found["pid"] / "target.npz").exists()
+
+
+def test_artifacts_are_where_the_layout_says(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "runs" / "p" / "sgld" / "r" / "metrics.json"
+    assert artifacts_of(out, "runs", 4, None) == tmp_path / "a"
+    assert artifacts_of(out, "runs", 4, str(tmp_path / "b")) == tmp_path / "b"
+    assert artifacts_of(tmp_path / "metrics.json", "runs", 4, None) == Path("artifacts").absolute()
+
+
+def test_strict_json_has_no_nan() -> None:
+    value = {1: [float("nan"), (float("inf"), 2.0)], "x": {"y": -float("inf")}}
+    assert strict(value) == {"1": [None, [None, 2.0]], "x": {"y": None}}
