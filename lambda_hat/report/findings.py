@@ -141,9 +141,12 @@ def _clause(finding: Finding, reference: str) -> str:
     if finding.verdict == NOTHING:
         return f"{name} gave no estimate in {counted(finding.trials, 'trial')}"
     if finding.verdict == AGREES:
+        # The best of many trials may agree by luck: how many do is told in the same breath.
+        share = f"{finding.agreeing} of {counted(finding.trials, 'trial')}"
         if reference:
-            return f"{name} agrees with the reference ({value} against {reference}) in {took}"
-        return f"{name} agrees too ({value}) in {took}"
+            agreement = f"{value} against {reference}; {share} do"
+            return f"{name} agrees with the reference ({agreement}) in {took}"
+        return f"{name} agrees too ({value}; {share}) in {took}"
     if finding.verdict == BLURRED:
         return f"{name} is too uncertain to tell ({value}) in {took}"
     return f"{name} is {deviation(finding.excess)} ({value}) in {took}"

@@ -151,6 +151,11 @@ def jitter(numbers: pd.Series) -> pd.Series:
     return (0.618 * numbers) % 1 - 0.5
 
 
+def size_of(count: int) -> float:
+    """Size of marks, in points: smaller where there are many."""
+    return 5.5 if count <= 200 else 3.5
+
+
 class ErrorScale:
     """A logarithmic axis of relative errors, with room on top for what has no place on it.
 
@@ -195,12 +200,14 @@ class ErrorScale:
 
     def draw(self, axes: Axes, x: pd.Series, errors: pd.Series, **kwargs: Any) -> None:
         """Draws trials: markers, triangles for those above the scale, crosses for failed ones."""
+        kwargs.setdefault("markersize", size_of(len(errors)))
         inside = errors.le(self.MOST)
         points(axes, x[inside], np.clip(errors[inside], self.low, None), **kwargs)
-        bare = {"color": kwargs["color"], "alpha": kwargs.get("alpha"), "clip_on": False}
+        bare = {"color": kwargs["color"], "alpha": 0.8, "clip_on": False}
         above, failed = errors.gt(self.MOST), errors.isna()
         points(axes, x[above], [self.top] * int(above.sum()), marker=6, markersize=7, **bare)
-        points(axes, x[failed], [self.failed] * int(failed.sum()), marker="x", **bare)
+        bare |= {"markersize": kwargs["markersize"], "marker": "x"}
+        points(axes, x[failed], [self.failed] * int(failed.sum()), **bare)
 
     def says(self, errors: pd.Series) -> str:
         """What to say of trials above the scale, if there are any."""
@@ -219,7 +226,7 @@ def to_svg(figure: Figure, name: str) -> str:
     """
     file = io.StringIO()
     with mpl.rc_context(rc=_WRITING):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(file, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)

@@ -103,7 +103,7 @@ def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
         "coefficient; ± is one standard error.</p>",
     ]
     if command:
-        lines.append(f"<p>Made by, and with the same artifacts made again by</p>{_code(command)}")
+        lines.append(f"<p>Made by</p>{_code(command)}")
     return "\n".join(lines)
 
 
@@ -120,7 +120,7 @@ def _problem(store: Store, rows: pd.DataFrame, name: str) -> tuple[str, str]:
     parts = [
         f'<section id="{escape(pid)}">',
         f'<h2>{escape(label)} <span class="pid">{escape(pid)}</span></h2>',
-        f'<p class="finding">{escape(sentence)}</p>',
+        f'<p class="finding">{_unbroken(escape(sentence))}</p>',
         _reference(store, rows, reference),
         "<h3>Methods</h3>",
         _methods(found, list(rows.method.unique())),
@@ -177,7 +177,7 @@ def _methods(found: Sequence[Finding], methods: Sequence[str]) -> str:
 def _method(one: Finding, methods: Sequence[str]) -> str:
     dot = f'<span class="dot" style="background:var(--{name_of(hue(one.method, methods)[0])})">'
     counts = [str(one.trials), f'<span class="bad">{one.failed}</span>' if one.failed else "0"]
-    counts.append(f"{one.agreeing} of {one.trials - one.failed}")
+    counts.append(str(one.agreeing))
     values, below = ["-"] * 5, "No trial gave an estimate."
     if one.best is not None:
         best = one.best
@@ -254,6 +254,11 @@ def _facts(facts: Facts) -> str:
 
 def _details(title: str, text: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{_code(text)}</details>" if text else ""
+
+
+def _unbroken(text: str) -> str:
+    """Keeps a number with its error and its unit on one line."""
+    return re.sub(r" (±|%|s\b|min\b|h\b)", "\u00a0\\1", text).replace("± ", "±\u00a0")
 
 
 def _code(text: str) -> str:

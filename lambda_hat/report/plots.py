@@ -45,6 +45,7 @@ from lambda_hat.report.ink import (
     log_axis,
     points,
     sheet,
+    size_of,
     styled,
 )
 from lambda_hat.report.settings import (
@@ -99,8 +100,8 @@ def _verdicts(found: Sequence[Finding]) -> str:
     words = [f"{one.method} is {deviation(one.excess)}" for one in found if one.verdict == OFF]
     words += [f"{one.method} gave no estimate" for one in found if one.verdict == NOTHING]
     verb = "agrees" if len(agreeing) == 1 else "agree"
-    head = f"{listed(agreeing)} {verb} with the reference" if agreeing else "No method agrees"
-    return "; ".join([head, *words])
+    head = f"{listed(agreeing)} {verb} with the reference" if agreeing else "none agrees"
+    return f"Best trials: {'; '.join([head, *words])}"
 
 
 def _windows(trials: pd.DataFrame, found: Sequence[Finding]) -> tuple[float, float]:
@@ -135,7 +136,11 @@ def _estimate_panel(
         colour, marker = hue(one.method, list(trials.method.unique()))
         rows = estimates_of(pick(trials, trials.method == one.method))
         y = place + 0.22 + 0.3 * jitter(rows.trial_number)
-        faint: dict[str, Any] = {"color": colour, "alpha": 0.4, "markersize": 4, "lw": 0}
+        faint: dict[str, Any] = {
+            "color": colour,
+            "alpha": 0.4,
+            "markersize": size_of(len(rows)) - 1.5,
+        }
         for side, (mark, edge) in {"low": (8, low), "high": (9, high)}.items():
             out = rows.llc_hat < low if side == "low" else rows.llc_hat > high
             points(axes, [edge] * int(out.sum()), y[out], marker=mark, clip_on=False, **faint)
