@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 logging.getLogger("parsl").addHandler(logging.NullHandler())  # Or it speaks on the terminal.
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SOCKETS_SEC = 2.0
+"""How long a thread that reads a dead interchange's socket may take to notice."""
 CLEAN_UP_SEC = 30.0
 """Parsl is given so long to end its processes; it takes a tenth of a second."""
 
@@ -49,6 +51,8 @@ class ParslPool:
         except BaseException:
             with blocked(*INTERRUPTS):
                 self._abandon()
+                for executor in self._executors:
+                    _drop_sockets(executor)
             raise
 
     @property
@@ -207,3 +211,18 @@ def _log_to(path: Path) -> logging.Handler:
     parsl.setLevel(logging.INFO)
     parsl.addHandler(handler)
     return handler
+
+
+def _drop_sockets(executor: Any) -> None:
+    """Closes the sockets of an executor whose start failed, unsent messages and all.
+
+    Left to the garbage collector, they would wait for an interchange that is no more, and the
+    command would never end.
+    """
+    reader = getattr(executor, "_result_queue_thread", None)
+    if reader is not None:
+        reader.join(SOCKETS_SEC)  # It ends by itself once the executor is in a bad state.
+    for name in ("outgoing_q", "incoming_q", "command_client"):
+        pipe = getattr(executor, name, None)
+        if pipe is not None:
+            pipe.zmq_context.destroy(linger=0)
