@@ -24,7 +24,7 @@ from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.samplers import HMCConfig, VIConfig
 from lambda_hat.problem import load_or_build
 from lambda_hat.samplers import hmc, vi_mfa
-from lambda_hat.samplers.base import Runner
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, make_target
 
 N, GAMMA = 1000, 1.0

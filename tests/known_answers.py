@@ -19,7 +19,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.references.analytic import llc_exact, product_llc, two_layer_llc
 from lambda_hat.runners.run_method import TRIMMED
 from lambda_hat.samplers import load_method
-from lambda_hat.samplers.base import Runner
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, loss
 
 CURVATURE = (1.0, 4.0, 0.1)

@@ -28,7 +28,7 @@ from lambda_hat.references.smc import sample_smc
 from lambda_hat.references.verdict import decide
 from lambda_hat.runners import hmc_reference
 from lambda_hat.runners.hmc_reference import run_hmc_reference
-from lambda_hat.samplers import base
+from lambda_hat.samplers import loop, program
 from lambda_hat.store import read_json
 
 QUICK = ReferenceConfig(num_draws=3_000, num_warmup=300, num_particles=1_000, num_runs=5)
@@ -78,7 +78,7 @@ class Ticking:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Ticking()
-    for module in (base, hmc, smc, tempering):
+    for module in (loop, program, hmc, smc, tempering):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -289,7 +289,7 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = by_hmc(problem("quadratic"), tmp_path / "whole")
-    monkeypatch.setattr(base, "CHUNK_DRAWS", 256)
+    monkeypatch.setattr(program, "CHUNK_DRAWS", 256)
     monkeypatch.setattr(hmc, "CHECKPOINT_SECONDS", 0.0)
     save = hmc.save_checkpoint
     steps: list[int] = []

@@ -26,8 +26,8 @@ from known_answers import (
 
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.samplers import base, load_method, sgld
-from lambda_hat.samplers.base import Runner
+from lambda_hat.samplers import load_method, loop, program, sgld
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.target import Target, make_target, minibatch_loss
 
@@ -99,7 +99,7 @@ class FakeTime:
 @pytest.fixture
 def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs traced after this know what the test patched, and end with it."""
-    monkeypatch.setattr(base, "_functions", functools.cache(base._functions.__wrapped__))
+    monkeypatch.setattr(program, "programs_of", functools.cache(program.programs_of.__wrapped__))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -135,7 +135,7 @@ class TestContract:
         made = []
         for budget in (10.0, 40.0, 100.0, 250.0, 1000.0):
             module, clock = load_method(method), FakeTime()
-            monkeypatch.setattr(base, "time", clock)
+            monkeypatch.setattr(loop, "time", clock)
             with jax.enable_x64(module.DTYPE == "float64"):
                 config = configure(method, **SHORT.get(method, {}))
                 runner = Runner(module, rows(module.DTYPE), config, key=jax.random.key(0))
@@ -149,12 +149,12 @@ class TestContract:
     def test_chunks_do_not_change_a_bit(
         self, method: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
     ) -> None:
-        monkeypatch.setattr(base, "CHUNK_SECONDS", 1e9)
+        monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e9)
         whole = losses(method)
         request.getfixturevalue("traced_anew")
-        monkeypatch.setattr(base, "CHUNK_DRAWS", 7)
+        monkeypatch.setattr(program, "CHUNK_DRAWS", 7)
         assert np.array_equal(whole, losses(method))
-        monkeypatch.setattr(base, "CHUNK_SECONDS", 1e-9)
+        monkeypatch.setattr(loop, "CHUNK_SECONDS", 1e-9)
         assert np.array_equal(whole, losses(method))
 
     def test_losses_that_are_no_numbers_end_in_a_sentence(self, method: str) -> None:

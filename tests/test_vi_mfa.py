@@ -16,8 +16,8 @@ from jaxtyping import Array
 from scipy import stats
 
 from lambda_hat.conf.samplers import VIConfig
-from lambda_hat.samplers import base, vi_mfa
-from lambda_hat.samplers.base import Runner
+from lambda_hat.samplers import loop, vi_mfa
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.mixture import Mixture, log_density, pack, place, unpack
 from lambda_hat.target import Target, make_target
 
@@ -224,7 +224,7 @@ def test_same_key_same_draws_and_another_key_others():
 def test_chunks_do_not_change_a_bit(monkeypatch):
     whole = short_losses(SHORT)
     for size in (1, 7):
-        monkeypatch.setattr(base, "_affordable", lambda per_draw, left, size=size: size)
+        monkeypatch.setattr(loop, "_affordable", lambda per_draw, left, size=size: size)
         assert np.array_equal(short_losses.__wrapped__(SHORT), whole)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lambda_hat.samplers.base import Progress
+from lambda_hat.samplers.loop import Progress
 from lambda_hat.store import set_aside, write_bytes
 
 _LOG = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import Cost, load_checkpoint, save_checkpoint
 from lambda_hat.references.gates import Gate, ask_gates
 from lambda_hat.samplers import hmc
-from lambda_hat.samplers.base import Progress, Runner
+from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
 
 CHECKPOINT_SECONDS = 30.0

@@ -23,8 +23,8 @@ from blackjax.smc.resampling import systematic
 from blackjax.smc.solver import dichotomy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from lambda_hat.samplers.base import Compiled
 from lambda_hat.samplers.hmc import hamiltonian_draw
+from lambda_hat.samplers.program import Compiled
 from lambda_hat.target import Arrays, Form, Target, logdensity, loss, squared_distance
 
 TARGET_ESS = 0.5

@@ -19,7 +19,7 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import ProblemRefused
 from lambda_hat.runners.boundary import artifacts_of, load_target, strict, versions
 from lambda_hat.samplers import load_method
-from lambda_hat.samplers.base import Runner
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, write_json
 from lambda_hat.target import loss
 

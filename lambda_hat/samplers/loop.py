@@ -1,0 +1,228 @@
+"""Target -> Draws: the one loop that runs every sampler.
+
+It runs compiled chunks against a deadline, keeps scalars a draw and never the draws themselves,
+and gives the same numbers however the steps fall into chunks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from lambda_hat.samplers import program
+from lambda_hat.samplers.base import Draw, Info, Plan
+from lambda_hat.target import Target
+
+CHUNK_SECONDS = 0.5
+"""How long one compiled call should take: the deadline is looked at between calls."""
+
+_COMPILED = program.Compiled()
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all that continuing it needs.
+
+    Attributes:
+        state: the sampler's state (device arrays).
+        step: index of the next step.
+        rows: blocks of recorded fields, name -> [draws, chains], in order, after warm-up.
+        warmup_rows: the same, during warm-up.
+        seconds: wall time by what it went into.
+        warmup_cut: whether the time budget ended warm-up early.
+        diverged: whether a loss stopped being finite, which stops the run.
+    """
+
+    state: Any
+    step: int = 0
+    rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+    warmup_rows: list[dict[str, np.ndarray]] = field(default_factory=list)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"compile": 0.0, "warmup": 0.0, "sample": 0.0}
+    )
+    warmup_cut: bool = False
+    diverged: bool = False
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of each chain after warm-up."""
+        return sum(len(block["loss"]) for block in self.rows)
+
+
+class Runner:
+    """Runs one method on one target; keeps its progress in `self.progress`.
+
+    Args:
+        method: a module of this package (see `Method`).
+        target: what to sample.
+        config: the method's settings.
+        key: the run's only source of randomness.
+        resume: rebuilds an earlier run's progress, given a state of the same structure.
+    """
+
+    def __init__(
+        self,
+        method: Any,
+        target: Target,
+        config: Any,
+        *,
+        key: PRNGKeyArray,
+        resume: Callable[[Any], Progress] | None = None,
+    ):
+        self.method, self.target, self.config = method, target, config
+        self.plan: Plan = method.plan(config)
+        programs = program.programs_of(method, target.form, method.structure(config))
+        dtype = target.arrays.w_star.dtype
+        self._settings = jax.tree.map(
+            lambda x: jnp.asarray(x, dtype if isinstance(x, float) else jnp.int32),
+            method.settings(config),
+        )
+        init_key, self._key = jax.random.split(key)
+        compiled_before = _COMPILED.seconds
+        given = (target.arrays, self._settings)
+        state = _COMPILED.get(programs.init, init_key, *given)(init_key, *given)
+        state = jax.block_until_ready(state)
+        self.progress = Progress(state=state) if resume is None else resume(state)
+        # All compiling is done here, so that the clock of `run` measures steps alone.
+        counts = _counts(0, 0, 0)
+        self._advance_program = _COMPILED.get(programs.advance, self._key, *given, state, *counts)
+        self._summary_program = _COMPILED.get(programs.summary, *given, state)
+        self.progress.seconds["compile"] += _COMPILED.seconds - compiled_before
+
+    def run(
+        self,
+        *,
+        deadline: float = math.inf,
+        num_draws: int | None = None,
+        on_chunk: Callable[[Progress], bool | None] | None = None,
+        cut_warmup: bool = True,
+    ) -> Progress:
+        """Warm up, then draw until `num_draws` (default: the plan's) or the deadline.
+
+        Args:
+            deadline: a `time.monotonic()` value; no compiled call is begun that would, going
+                by the last one's speed, end after it.
+            num_draws: total draws of each chain to reach, earlier ones counted.
+            on_chunk: called after each chunk; returning True stops the run.
+            cut_warmup: whether a warm-up that takes more than its share of the time until the
+                deadline ends early and is frozen as it is. If not, it goes on until the deadline.
+        """
+        plan, wanted = self.plan, self.plan.num_draws if num_draws is None else num_draws
+        now = time.monotonic()
+        cut = deadline
+        if cut_warmup and deadline < math.inf:
+            cut = now + plan.warmup_share * (deadline - now)
+        if self.progress.step < plan.num_warmup:
+            self._advance(plan.num_warmup, cut, on_chunk, warmup=True)
+            if cut_warmup and self.progress.step < plan.num_warmup and not self._stopped:
+                self.progress.step, self.progress.warmup_cut = plan.num_warmup, True
+        if self.progress.step >= plan.num_warmup and not self._stopped:
+            steps = (wanted - self.progress.num_draws) * plan.thin
+            self._advance(self.progress.step + steps, deadline, on_chunk, warmup=False)
+        return self.progress
+
+    _stopped = False
+
+    def _advance(
+        self, until: int, deadline: float, on_chunk: Callable | None, *, warmup: bool
+    ) -> None:
+        """Run chunks up to step `until`; a chunk that would pass the deadline is not begun."""
+        progress, thin = self.progress, self.plan.thin
+        per_draw = 0.0
+        while progress.step < until and not self._stopped:
+            left = deadline - time.monotonic()
+            if left <= 1.5 * per_draw:
+                return
+            steps = until - progress.step
+            stride = min(thin, steps) if warmup else thin
+            count = max(1, min(steps // stride, _affordable(per_draw, left)))
+            began = time.monotonic()
+            state, rows = self._advance_program(
+                self._key,
+                self.target.arrays,
+                self._settings,
+                progress.state,
+                *_counts(progress.step, count, stride),
+            )
+            progress.state = jax.block_until_ready(state)
+            took = time.monotonic() - began
+            progress.seconds["warmup" if warmup else "sample"] += took
+            per_draw = took / count
+            progress.step += count * stride
+            (progress.warmup_rows if warmup else progress.rows).append(_fields(rows, count, stride))
+            last = (progress.warmup_rows if warmup else progress.rows)[-1]
+            progress.diverged = not np.isfinite(last["loss"]).all()
+            self._stopped = progress.diverged or bool(on_chunk and on_chunk(progress))
+
+    def summary(self) -> dict[str, float]:
+        """The sampler's own scalars at the end of the run."""
+        values = self._summary_program(self.target.arrays, self._settings, self.progress.state)
+        return {name: float(value) for name, value in values.items()}
+
+    def draws(self) -> Draws:
+        """What was drawn after warm-up."""
+        blocks = self.progress.rows
+        names = (*Draw._fields, *Info._fields)
+        joined = {
+            name: np.concatenate([block[name] for block in blocks]) if blocks else np.empty((0, 1))
+            for name in names
+        }
+        every = [*self.progress.warmup_rows, *blocks]
+        work = sum(float(block["work"].sum()) for block in every)
+        recorded = sum(block["loss"].size for block in every)
+        return Draws(
+            **joined,
+            loss_dtype=self.method.DTYPE,
+            num_warmup=self.plan.num_warmup,
+            thin=self.plan.thin,
+            work_total=work + self.method.DRAW_WORK * recorded,
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Scalars of every draw after warm-up, each array [draws, chains]."""
+
+    loss: np.ndarray
+    weight: np.ndarray
+    distance: np.ndarray
+    virial: np.ndarray
+    acceptance: np.ndarray
+    divergence: np.ndarray
+    energy: np.ndarray
+    work: np.ndarray
+    loss_dtype: str
+    num_warmup: int
+    thin: int
+    work_total: float
+    """Full-data gradient equivalents of the whole run, warm-up and recorded losses included."""
+
+
+def _counts(*values: int) -> list[Array]:
+    return [jnp.asarray(value, jnp.int32) for value in values]
+
+
+def _affordable(per_draw: float, left: float) -> int:
+    """Draws for the next chunk: a first look takes one, later chunks about `CHUNK_SECONDS`."""
+    if per_draw <= 0:
+        return 1
+    return max(1, min(program.CHUNK_DRAWS, int(min(CHUNK_SECONDS, left / 2) / per_draw)))
+
+
+def _fields(rows: tuple[Draw, Info], count: int, stride: int) -> dict[str, np.ndarray]:
+    """Host copies, [count, chains]: rates are means over the steps of a draw, work is their sum."""
+    draw, info = rows
+    named = {**draw._asdict(), **info._asdict()}
+    host = {name: np.array(values[:count], np.float64) for name, values in named.items()}
+    host["acceptance"] /= stride
+    host["divergence"] /= stride
+    host["energy"] /= stride
+    return host
