@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
+from lambda_hat.store import write_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,8 +96,8 @@ def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
     arrays = {f"data_{key}": leaf for key, leaf in problem.data.items()}
     np.savez(buffer, allow_pickle=False, w_star=problem.w_star, **arrays)
     record["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    _write(folder / "target.npz", buffer.getvalue())
-    _write(folder / "target.json", json.dumps(record, indent=1, allow_nan=False).encode())
+    write_bytes(folder / "target.npz", buffer.getvalue())
+    write_bytes(folder / "target.json", json.dumps(record, indent=1, allow_nan=False).encode())
     return problem.evidence if problem.evidence["status"] == "refused" else problem
 
 
@@ -107,17 +107,3 @@ def _refusal(config: ProblemConfig, evidence: dict) -> str:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("jax", "jaxlib", "numpy")}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
