@@ -88,7 +88,7 @@ class LLCRuns:
     def rows(self) -> list[dict[str, Any]]:
         """One row a run that has ended, in the config's order, below those of other configs."""
         own = {spec.trial_id for _, spec in self._order}
-        earlier = [row for row in self._earlier if row["trial_id"] not in own]
+        earlier = [row for row in self._earlier.values() if row["trial_id"] not in own]
         return earlier + [
             self._row(item, spec, number)
             for number, (item, spec) in enumerate(self._order)
@@ -107,7 +107,7 @@ class LLCRuns:
 
     def _write(self) -> None:
         rows = self.rows()
-        if not (same_rows(rows, self._earlier) and self._store.llc_table.exists()):
+        if not (same_rows(rows, self._earlier.values()) and self._store.llc_table.exists()):
             write_table(self._store.llc_table, rows)
 
     def _begin(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ MAPPINGS: dict[str, tuple[str, ...]] = {
     "work": ("full_gradients",),
 }
 """Columns of mappings, with keys (of real numbers) that are there even if no trial has them."""
+
+GROUP = 500
+"""Rows that are turned into columns, or back, at once."""
 
 _EXAMPLES = {
     name: entry.probes[0] for ranges in SEARCH_SPACE.values() for name, entry in ranges.items()
@@ -104,16 +108,27 @@ def trial_row(
 
 
 class Rows(Mapping[int, dict[str, Any]]):
-    """The rows of a study by trial number, packed: a seventh of the memory of as many dicts."""
+    """Rows by number, packed: a fifteenth of the memory of as many dicts.
+
+    Rows are alike, so that each is compressed with the first as the dictionary.
+    """
 
     def __init__(self) -> None:
         self._packed: dict[int, bytes] = {}
+        self._first = b""
 
     def add(self, number: int, row: Mapping[str, Any]) -> None:
-        self._packed[number] = zlib.compress(json.dumps(row).encode(), 1)
+        content = json.dumps(row).encode()
+        self._first = self._first or content
+        packer = zlib.compressobj(1, zdict=self._first)
+        self._packed[number] = packer.compress(content) + packer.flush()
+
+    def drop(self, number: int) -> None:
+        del self._packed[number]
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return json.loads(zlib.decompress(self._packed[number]))
+        packed = self._packed[number]
+        return json.loads(zlib.decompressobj(zdict=self._first).decompress(packed))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._packed)
@@ -122,42 +137,44 @@ class Rows(Mapping[int, dict[str, Any]]):
         return len(self._packed)
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes the rows as Parquet, whole or not at all.
 
     `hyperparams` is a mapping of every setting that any row has (null where a method has no
     such setting), and each setting is a column `params_<name>` beside it.
+
+    Args:
+        path: The file.
+        rows: Gone through twice, for the schema and to be written. `GROUP` of them at a time are
+            turned into columns, so that rows that are unpacked on the way need little memory.
     """
-    hyperparams = [row["hyperparams"] for row in rows]
-    params = _struct([_EXAMPLES, *hyperparams])
-    columns: dict[str, tuple[pa.DataType, list[Any]]] = {
-        name: (kind, [row.get(name) for row in rows]) for name, kind in COLUMNS.items()
-    }
-    columns["hyperparams"] = (params, hyperparams)
-    for name, known in MAPPINGS.items():
-        values = [row.get(name) or {} for row in rows]
-        columns[name] = (_struct([dict.fromkeys(known, 0.0), *values]), values)
-    for param in params:
-        values = [mapping.get(param.name) for mapping in hyperparams]
-        columns[f"params_{param.name}"] = (param.type, values)
-    arrays = [pa.array([_fit(v, kind) for v in vs], kind) for kind, vs in columns.values()]
-    with replacing(path) as temporary:
-        pq.write_table(pa.table(arrays, names=list(columns)), temporary)
+    schema = _schema(rows)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:
+        for group in _groups(rows):
+            file.write_table(pa.table(_columns(group, schema), schema=schema))
+    pa.default_memory_pool().release_unused()
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table that `write_table` wrote, as they were: with their own settings only."""
+    names = [*COLUMNS, "hyperparams", *MAPPINGS]
+    with pq.ParquetFile(path) as file:  # Unlike `pq.read_table`, it imports no pandas.
+        for batch in file.iter_batches(GROUP, columns=names):
+            for row in batch.to_pylist():
+                given = row["hyperparams"].items()
+                row["hyperparams"] = {name: value for name, value in given if value is not None}
+                yield row
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table that `write_table` wrote, with each row's own hyperparameters."""
-    with pq.ParquetFile(path) as file:  # Unlike `pq.read_table`, it imports no pandas.
-        rows = file.read().to_pylist()
-    for row in rows:
-        row["hyperparams"] = {k: v for k, v in row["hyperparams"].items() if v is not None}
-    return rows
+    """All rows of a table at once."""
+    return list(read_rows(path))
 
 
 def same_rows(some: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether two lists of rows agree in all plain columns."""
-    plain = ([[row.get(name) for name in COLUMNS] for row in rows] for rows in (some, others))
-    return next(plain) == next(plain)
+    """Whether the rows agree in all plain columns, one by one."""
+    pairs = zip_longest(some, others, fillvalue={})
+    return all(all(row.get(name) == other.get(name) for name in COLUMNS) for row, other in pairs)
 
 
 def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -188,33 +205,92 @@ def _best(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
 
 
-def _struct(mappings: Iterable[Mapping[str, Any]]) -> pa.StructType:
-    """A struct with every key of the mappings, each with a type that holds all its values."""
-    seen: dict[str, list[Any]] = {}
-    for mapping in mappings:
-        for key, value in mapping.items():
-            seen.setdefault(key, []).append(value)
-    return pa.struct([pa.field(key, _type(values)) for key, values in seen.items()])
+def _schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """The columns of a table of these rows."""
+    hyperparams, mappings = _Seen(), {name: _Seen() for name in MAPPINGS}
+    hyperparams.add(_EXAMPLES)
+    for name, known in MAPPINGS.items():
+        mappings[name].add(dict.fromkeys(known, 0.0))
+    for row in rows:
+        hyperparams.add(row["hyperparams"])
+        for name, seen in mappings.items():
+            seen.add(row.get(name))
+    params = hyperparams.struct
+    nested = [("hyperparams", params), *((name, seen.struct) for name, seen in mappings.items())]
+    settings = [(f"params_{param.name}", param.type) for param in params]
+    return pa.schema([*COLUMNS.items(), *nested, *settings])
 
 
-def _type(values: Iterable[Any]) -> pa.DataType:
-    """The narrowest type that holds all values; text where they have nothing in common.
+def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """The rows in lists of `GROUP`, the last one shorter; each is made when it is asked for."""
+    left = iter(rows)
+    while group := list(islice(left, GROUP)):
+        yield group
 
-    Where there is no value it is that of numbers, which most have elsewhere.
-    """
-    values = [value for value in values if value is not None]
-    kinds = {type(value) for value in values}
-    if kinds == {bool}:
-        return _TRUTH
-    if kinds == {int}:
-        return _WHOLE
-    if kinds <= {int, float}:
-        return _REAL
-    if kinds == {list}:
-        return pa.list_(_type(item for value in values for item in value))
-    if kinds == {dict} and any(values):
-        return _struct(values)
-    return _TEXT
+
+def _columns(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> list[pa.Array]:
+    """The rows as an array for each column."""
+    columns = []
+    for field in schema:
+        cells = _cells(rows, field.name)
+        if pa.types.is_nested(field.type) or pa.types.is_string(field.type):
+            cells = [_fit(cell, field.type) for cell in cells]
+        columns.append(pa.array(cells, field.type))
+    return columns
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
+    """What the rows have in a column."""
+    if column in MAPPINGS:
+        return [row.get(column) or {} for row in rows]
+    if column.startswith("params_"):
+        setting = column.removeprefix("params_")
+        return [row["hyperparams"].get(setting) for row in rows]
+    return [row.get(column) for row in rows]
+
+
+class _Seen:
+    """The kinds of values that were seen in one place, without the values."""
+
+    def __init__(self) -> None:
+        self._kinds: set[type] = set()
+        self._items: _Seen | None = None
+        self._fields: dict[str, _Seen] = {}
+
+    def add(self, value: Any) -> None:
+        if value is None:
+            return
+        self._kinds.add(type(value))
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                self._fields.setdefault(key, _Seen()).add(item)
+        elif isinstance(value, list):
+            self._items = self._items or _Seen()
+            for item in value:
+                self._items.add(item)
+
+    @property
+    def type(self) -> pa.DataType:
+        """The narrowest type that holds all values; text where they have nothing in common.
+
+        Where there is no value it is that of numbers, which most have elsewhere.
+        """
+        if self._kinds == {bool}:
+            return _TRUTH
+        if self._kinds == {int}:
+            return _WHOLE
+        if self._kinds <= {int, float}:
+            return _REAL
+        if self._kinds == {list} and self._items:
+            return pa.list_(self._items.type)
+        if self._kinds == {dict} and self._fields:
+            return self.struct
+        return _TEXT
+
+    @property
+    def struct(self) -> pa.StructType:
+        """A mapping with every key that was seen, each with a type that holds all its values."""
+        return pa.struct([pa.field(key, seen.type) for key, seen in self._fields.items()])
 
 
 def _fit(value: Any, kind: pa.DataType) -> Any:

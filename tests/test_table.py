@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from lambda_hat.results import rows_if_whole
-from lambda_hat.table import read_table, trial_row, write_best, write_table
+from lambda_hat.table import Rows, read_table, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
 
 REFERENCE = Reference(4.5, 0.1, "ok")
@@ -94,6 +96,95 @@ def test_a_setting_of_mixed_types_becomes_text(tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "t.parquet").params_batch.tolist() == ["32", "all"]
 
 
+def mixed_rows() -> list[dict]:
+    """Rows of studies that have neither settings nor diagnostics in common."""
+    some: list[dict] = [row(k, 4.0 + k) for k in range(3)]
+    some += [row(k, None, method="sgld", hyperparams={"eta0": 0.1, "batch": 8}) for k in range(3)]
+    some += [row(k, 4.5, method="hmc", hyperparams={"L": 1, "batch": "all"}) for k in range(3)]
+    some += [row(3, 4.5, method="hmc", hyperparams={"L": 0.5, "batch": "all"})]
+    some[0]["diagnostics"] = {"rhat": None, "per_chain": [1, 2]}
+    some[-1]["diagnostics"] = {"nested": {"x": 1.5, "z": True}, "per_chain": []}
+    return some
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_groups_of_rows_make_the_table_that_all_at_once_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    write_table(tmp_path / "once.parquet", mixed_rows())
+    monkeypatch.setattr("lambda_hat.table.GROUP", size)
+    write_table(tmp_path / "groups.parquet", mixed_rows())
+    once, groups = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("once", "groups"))
+    assert pq.ParquetFile(tmp_path / "groups.parquet").num_row_groups == -(-10 // size)
+    assert groups.schema.equals(once.schema, check_metadata=True)
+    assert groups.equals(once)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "groups.parquet"), pd.read_parquet(tmp_path / "once.parquet")
+    )
+
+
+def test_rows_come_back_as_they_were_and_in_order(tmp_path: Path) -> None:
+    some = [row(k, 4.0 + k, method=method) for method in ("vi", "sgld") for k in (2, 0, 1)]
+    write_table(tmp_path / "t.parquet", some)
+    back = read_table(tmp_path / "t.parquet")
+    plain = [name for name in some[0] if name not in ("diagnostics", "seconds", "work")]
+    assert [[r[name] for name in plain] for r in back] == [
+        [r[name] for name in plain] for r in some
+    ]
+    assert set(back[0]) == set(some[0])
+
+
+class Packed:
+    """Many packed rows, each unpacked when it is its turn."""
+
+    def __init__(self, count: int):
+        self.rows = Rows()
+        for k in range(count):
+            self.rows.add(k, row(k, 4.0 + k))
+
+    def __iter__(self) -> Iterator[dict]:
+        return iter(self.rows.values())
+
+
+def test_packed_rows_are_what_was_packed() -> None:
+    some = mixed_rows()
+    rows = Rows()
+    for k, one in enumerate(some):
+        rows.add(k, one)
+    rows.drop(0)  # The dictionary of the others stays.
+    assert list(rows.values()) == some[1:] and 0 not in rows
+
+
+def peak_of_writing(path: Path, rows: Packed) -> int:
+    tracemalloc.start()
+    try:
+        write_table(path, rows)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_writing_many_rows_takes_the_memory_of_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_hat.table.GROUP", 100)
+    path = tmp_path / "t.parquet"
+    write_table(path, Packed(1))  # What is imported and cached on first use is none of it.
+    group = peak_of_writing(path, Packed(100))
+    assert peak_of_writing(path, Packed(1500)) < 3 * group  # Two are there while they change.
+
+
+def test_packed_rows_take_a_small_part_of_the_memory_of_dicts(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", Packed(400))
+    tracemalloc.start()
+    dicts = read_table(tmp_path / "t.parquet")
+    of_dicts = tracemalloc.get_traced_memory()[0]
+    packed = rows_if_whole(tmp_path / "t.parquet", print)
+    of_packed = tracemalloc.get_traced_memory()[0] - of_dicts
+    tracemalloc.stop()
+    assert list(packed.values()) == dicts and of_packed < of_dicts / 5
+
+
 def test_the_best_is_the_smallest_objective_of_a_complete_trial(tmp_path: Path) -> None:
     rows = [row(0, None), row(1, 4.1), row(2, 4.4), row(3, 6.0), row(4, 4.0, method="sgld")]
     rows[0]["objective"] = 0.0
@@ -111,5 +202,5 @@ def test_a_damaged_table_is_set_aside(tmp_path: Path, keep: int) -> None:
     write_table(path, [row(0, 4.0)])
     path.write_bytes(path.read_bytes()[:keep])
     said: list[str] = []
-    assert rows_if_whole(path, said.append) == []
+    assert not rows_if_whole(path, said.append)
     assert "damaged" in said[0] and not path.exists()

@@ -1,0 +1,121 @@
+"""Studies -> results folder: what is written, when, and what is kept in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lambda_hat.results import Results
+from lambda_hat.store import Store
+from lambda_hat.table import Rows, read_table, trial_row
+from lambda_hat.trial import ProblemItem, Reference, TrialSpec
+
+
+class Study:
+    """A study with trials that nobody ran."""
+
+    def __init__(self, store: Store, pid: str, method: str = "sgld"):
+        self.problem, self.method = ProblemItem(pid, {}, "small/small"), method
+        self.rows = Rows()
+        self.snapshots = 0
+        self._store = store
+
+    def end(self, *numbers: int, llc: float = 4.0) -> Study:
+        for number in numbers:
+            spec = TrialSpec(self.problem.pid, {}, self.method, {"eta0": 0.1}, number, 10.0)
+            result = {"status": "complete", "llc_hat": llc + number}
+            self.rows.add(
+                number,
+                trial_row(
+                    spec,
+                    result,
+                    number=number,
+                    label="small/small",
+                    objective=1.0,
+                    reference=Reference(4.5, 0.1, "ok"),
+                ),
+            )
+        return self
+
+    def snapshot(self) -> None:
+        self.snapshots += 1
+        path = self._store.snapshot(self.problem.pid, self.method)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.at(tmp_path / "artifacts", tmp_path / "results")
+
+
+def results_of(store: Store, *studies: Study) -> Results:
+    results = Results(store, say=print)
+    for study in studies:
+        results.add(study)
+    return results
+
+
+def written(store: Store) -> list[tuple[str, int, float]]:
+    return [(r["pid"], r["trial_number"], r["llc_hat"]) for r in read_table(store.trials_table)]
+
+
+def stamp(store: Store) -> int:
+    return store.trials_table.stat().st_ino
+
+
+def test_rows_are_by_study_as_begun_and_by_number(store: Store) -> None:
+    results_of(store, Study(store, "p_b").end(2, 0, 1), Study(store, "p_a").end(1, 0)).write()
+    assert [row[:2] for row in written(store)] == [
+        ("p_b", 0),
+        ("p_b", 1),
+        ("p_b", 2),
+        ("p_a", 0),
+        ("p_a", 1),
+    ]
+
+
+def test_earlier_rows_stay_until_their_study_is_taken_over(store: Store) -> None:
+    results_of(store, Study(store, "p_a").end(0), Study(store, "p_b").end(0, 1)).write()
+    results = results_of(store, Study(store, "p_c").end(0))
+    results.write()
+    assert [row[0] for row in written(store)] == ["p_a", "p_b", "p_b", "p_c"]
+    results.add(Study(store, "p_b").end(0, llc=7.0))
+    results.write()
+    assert written(store) == [("p_a", 0, 4.0), ("p_c", 0, 4.0), ("p_b", 0, 7.0)]
+
+
+def test_earlier_rows_that_were_written_anew_are_let_go(store: Store) -> None:
+    results_of(store, Study(store, "p_a").end(0, 1, 2), Study(store, "p_b").end(0)).write()
+    results = results_of(store, Study(store, "p_a").end(0, 1, 2, 3))
+    results.write()
+    assert [row["pid"] for row in results._earlier.values()] == ["p_b"]
+
+
+def test_nothing_is_written_where_all_stands(store: Store) -> None:
+    results_of(store, Study(store, "p_a").end(0)).write()
+    first, again = stamp(store), Study(store, "p_a").end(0)
+    results_of(store, again).write()
+    assert stamp(store) == first and again.snapshots == 0
+
+
+def test_a_study_is_written_when_it_has_changed(store: Store) -> None:
+    changing, done = Study(store, "p_a").end(0), Study(store, "p_b").end(0)
+    results = results_of(store, changing, done)
+    results.write()
+    first = stamp(store)
+    results.write()
+    assert stamp(store) == first
+    changing.end(1)
+    results.write()
+    assert len(written(store)) == 3
+    assert (changing.snapshots, done.snapshots) == (2, 1)
+
+
+def test_a_file_that_was_removed_is_written_again(store: Store) -> None:
+    results = results_of(store, Study(store, "p_a").end(0))
+    results.write()
+    store.best.unlink()
+    results.write()
+    assert store.best.exists()
