@@ -315,6 +315,55 @@ def _identity(model: str) -> str:
     return hmc.digest([problem(model).pid, 1, hmc._chain_settings(QUICK)])
 
 
+@pytest.mark.parametrize("sample, budget", [(sample_hmc, 400.0), (sample_smc, 70.0)])
+def test_a_budget_cut_in_pieces_gives_the_same_reference(
+    sample: Callable,
+    budget: float,
+    tmp_path: Path,
+    ticking: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many runs whose budget ends too early, each going on where the last one stopped."""
+    monkeypatch.setattr(gates, "RELATIVE_SE", 0.05)  # All draws that are asked for are enough.
+    short = replace(QUICK, num_draws=600, num_warmup=100)
+
+    def run(checkpoint: str, budget_sec: float) -> dict:
+        where = {"seed": 1, "checkpoint": tmp_path / checkpoint}
+        return sample(problem("quadratic"), short, budget_sec=budget_sec, **where)
+
+    whole = run("whole", 1e6)
+    assert failed(whole) == set()
+    draws, found = [], {"draws": -1}
+    while found["draws"] < whole["draws"]:
+        found = run("parts", budget * (len(draws) + 1))
+        draws.append(found["draws"])
+    assert len(set(draws)) > 3 and draws == sorted(draws)
+    for name in ("llc", "se", "draws", "work", "diagnostics", "gates"):
+        assert found[name] == whole[name], name
+
+
+@pytest.mark.parametrize("method", ["hmc", "smc"])
+def test_a_reference_gets_there_over_many_short_walltimes(
+    method: str, tmp_path: Path, ticking: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every run is killed at its second checkpoint, until one ends before."""
+    monkeypatch.setattr(gates, "RELATIVE_SE", 0.03)
+    settings = {"method": method, "num_draws": 200, "num_warmup": 100, "num_runs": 9}
+    whole = reference(tmp_path / "whole", settings=settings, budget_sec=1e6)
+    monkeypatch.setattr(hmc, "CHECKPOINT_SECONDS", 150.0)  # Ticks, about three a draw.
+    module, name = (hmc, "save_checkpoint") if method == "hmc" else (smc, "write_json")
+    save, found, kills = getattr(module, name), None, 0
+    while found is None and kills < 100:
+        monkeypatch.setattr(module, name, killing(save, 2))
+        try:
+            found = reference(tmp_path / "parts", settings=settings, budget_sec=1e6)
+        except KeyboardInterrupt:
+            kills += 1
+    assert found is not None and kills > 3
+    for name in ("llc_ref", "se_ref", "status", "reasons", "work", "diagnostics"):
+        assert found[name] == whole[name], name
+
+
 def test_a_finished_reference_asked_again_draws_nothing(tmp_path: Path) -> None:
     first = by_hmc(problem("quadratic"), tmp_path)
     again = by_hmc(problem("quadratic"), tmp_path)

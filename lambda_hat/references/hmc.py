@@ -107,7 +107,8 @@ class _Chains:
             if "divergences" in _failed(result) and not _over(deadline):
                 return result, False
         while True:
-            wanted = max(wanted, self._runner.progress.num_draws)
+            while wanted < self._runner.progress.num_draws:  # Gates are asked where one run would.
+                wanted = math.ceil(wanted * GROWTH)
             self._draw(wanted, deadline)
             result = self._judge()
             failed = _failed(result)
