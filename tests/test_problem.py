@@ -1,19 +1,28 @@
 """Config -> Problem: data from the seed, losses of every family, and a store that builds once."""
 
+import contextlib
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filelock import FileLock
 from scipy import stats
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.distributions import INPUTS, NOISES
-from lambda_hat.problem import ProblemRefused, load_or_build, store
+from lambda_hat.problem import (
+    ProblemRefused,
+    TrainingUnfinished,
+    load_or_build,
+    store,
+    training_until,
+)
 from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.data import draw_inputs, draw_noise, stream
 from lambda_hat.problem.forms import make_form
@@ -287,6 +296,32 @@ def test_a_broken_file_is_set_aside_and_built_again(tmp_path, builds, caplog, na
     if damage != "missing":
         assert path.with_name(name + ".broken").exists() and "broken" in caplog.text
     assert same(first, load_or_build(compose("linear"), tmp_path)) and len(builds) == 2
+
+
+def test_what_is_not_trained_in_time_is_not_stored(tmp_path, builds):
+    config = compose(training={"steps": 10, "restarts": 1, "polish_steps": 5, "shakes": 0})
+    with training_until(time.monotonic()), pytest.raises(TrainingUnfinished, match="0 of 10"):
+        load_or_build(config, tmp_path)
+    folder = tmp_path / "problems" / config.pid
+    assert {path.name for path in folder.iterdir()} == {"target.lock"}
+    with contextlib.suppress(ProblemRefused):
+        load_or_build(config, tmp_path)
+    assert (folder / "target.npz").exists() and len(builds) == 2
+
+
+def test_what_is_stored_is_there_after_the_deadline_too(tmp_path):
+    built = load_or_build(compose("linear"), tmp_path)
+    with training_until(time.monotonic()):
+        assert same(built, load_or_build(compose("linear"), tmp_path))
+
+
+def test_a_target_that_another_trains_is_not_waited_for_beyond_the_deadline(tmp_path):
+    config = compose("linear")
+    path = tmp_path / "problems" / config.pid / "target.lock"
+    path.parent.mkdir(parents=True)
+    with FileLock(path), training_until(time.monotonic() + 0.2):
+        with pytest.raises(TrainingUnfinished, match="another process was still training"):
+            load_or_build(config, tmp_path)
 
 
 def test_a_refused_problem_is_refused_again_without_training(tmp_path, builds):

@@ -485,6 +485,25 @@ def test_an_unreliable_reference_goes_on_with_more_budget_only(
     assert reference(tmp_path)["status"] == "ok"
 
 
+def test_a_budget_too_short_for_training_is_said_and_a_larger_one_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "artifacts" / "problems" / "p" / "ref.json"
+    endless = {"model": "small", "data": "small", "overrides": {"training": {"steps": 10**9}}}
+    first = run_hmc_reference(endless, str(out), budget_sec=1.0)
+    assert first["status"] == "unreliable" and first["mendable"] and first["llc_ref"] is None
+    assert first["reasons"][0].startswith("Training must end within the budget, but had taken")
+    assert "Raise --hmc-budget" in first["reasons"][0] and "traceback" not in first
+    assert 0 < first["runtime_sec"] < 10.0  # Compiling is not interrupted.
+    assert read_json(out) == first and not list(tmp_path.rglob("target.[jn]*"))
+    loads: list[int] = []
+    load = hmc_reference.load_problem
+    monkeypatch.setattr(hmc_reference, "load_problem", lambda *a: loads.append(1) or load(*a))
+    assert run_hmc_reference(endless, str(out), budget_sec=1.0) == first and not loads
+    again = run_hmc_reference(endless, str(out), budget_sec=1.1)
+    assert loads and again["budget_sec"] == 1.1 and again["reasons"] != first["reasons"]
+
+
 @pytest.mark.parametrize("method", ["smc", "both"])
 def test_the_method_is_chosen_and_recorded(method: str, tmp_path: Path) -> None:
     found = reference(tmp_path, settings={"method": method})

@@ -86,6 +86,16 @@ def test_a_budget_that_is_gone_before_the_first_draw_is_a_failure(tmp_path: Path
     assert "draws >= 20" in found["error_msg"]
 
 
+def test_a_budget_too_short_for_training_is_a_failure(tmp_path: Path) -> None:
+    endless = {"model": "small", "data": "small", "overrides": {"training": {"steps": 10**9}}}
+    found = trial(tmp_path, problem=endless, budget_sec=1.0)
+    assert found["status"] == "failed" and found["llc_hat"] is None and "traceback" not in found
+    assert found["error_msg"].startswith("Training must end within the budget, but had taken")
+    assert "Raise --method-budget" in found["error_msg"] and found["budget_exhausted"]
+    assert found["runtime_sec"] < 10.0  # Compiling is not interrupted.
+    assert not list(tmp_path.rglob("target.[jn]*"))
+
+
 @pytest.mark.parametrize(
     "method, settings, words",
     [

@@ -1,6 +1,7 @@
 """Config, data -> w*: a minimum that is one, the evidence for it, and refusal where it is none."""
 
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.schema import TrainingConfig
+from lambda_hat.problem import TrainingUnfinished, deadline, training_until
 from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.curvature import measure_curvature, shift_bias
 from lambda_hat.problem.descent import DENSE_MAX_DIM, descend
@@ -142,6 +144,44 @@ def test_every_training_key_changes_what_is_found(key):
         assert after.evidence["status"] == "refused"
     else:
         assert not np.array_equal(before.w_star, after.w_star)
+
+
+# Deadline
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_deadline_and_the_pieces_it_is_looked_at_between_change_no_bit(activation, monkeypatch):
+    settings = {"model": {"activation": activation}, "training": {"batch_size": 20}}
+    whole = build(**settings)
+    monkeypatch.setattr(deadline, "PIECE_SECONDS", 0.0)  # A step a piece.
+    with training_until(time.monotonic() + 1e6):
+        cut = build(**settings)
+    assert np.array_equal(whole.w_star, cut.w_star) and whole.evidence == cut.evidence
+
+
+@pytest.mark.parametrize(
+    "training, reached",
+    [
+        ({}, "after 0 of 300 steps of Adam from 4 points."),
+        ({"steps": 0}, "after 0 of 200 steps of polishing 4 points."),
+        ({"steps": 0, "polish_steps": 0}, "after 0 of at most 1 rounds of shakes."),
+        ({"steps": 0, "polish_steps": 0, "shakes": 0}, "before the evidence for the minimum."),
+    ],
+)
+def test_every_phase_ends_at_the_deadline_with_a_sentence(training, reached):
+    words = "Training must end within the budget, but had taken .* s of it"
+    with training_until(time.monotonic()), pytest.raises(TrainingUnfinished, match=words) as end:
+        build(training=training)
+    assert str(end.value).endswith(reached)
+    assert build(training={**training, "steps": 0}).w_star.size == 45  # No deadline outside.
+
+
+def test_settling_ends_at_the_deadline():
+    rules = {"nbeta": 100.0, "gamma": 1.0, "enough": 1e-6, "rounds": 50}
+    rng = np.random.default_rng(0)
+    words = "0 of at most 50 rounds of settling"
+    with training_until(time.monotonic()), pytest.raises(TrainingUnfinished, match=words):
+        settle(Fold(), {}, jnp.ones(3), rng, **rules)
 
 
 # Descent

@@ -26,7 +26,9 @@ Value = Float[Array, ""]
 Loss = Callable[[Vector], Value]
 
 
-class _State(NamedTuple):
+class Descent(NamedTuple):
+    """Where a descent stands."""
+
     w: Vector
     loss: Value
     grad: Vector
@@ -50,17 +52,26 @@ class _Limited(NamedTuple):
 
 def descend(loss: Loss, w: Vector, max_steps: Array) -> tuple[Vector, Value]:
     """Descends from `w` until nothing is gained, or for `max_steps`; returns point and loss."""
-    value, grad = jax.value_and_grad(loss)(w)
-    start = _State(w, value, grad, _forget(w), jnp.array(0), jnp.array(0))
-
-    def unfinished(state: _State) -> Array:
-        return (state.steps < max_steps) & (state.idle < _PATIENCE)
-
-    end = jax.lax.while_loop(unfinished, lambda state: _step(loss, state), start)
+    end = go_on(loss, begin(loss, w), max_steps)
     return end.w, end.loss
 
 
-def _step(loss: Loss, state: _State) -> _State:
+def begin(loss: Loss, w: Vector) -> Descent:
+    """A descent that has not made a step."""
+    value, grad = jax.value_and_grad(loss)(w)
+    return Descent(w, value, grad, _forget(w), jnp.array(0), jnp.array(0))
+
+
+def go_on(loss: Loss, state: Descent, stop: Array) -> Descent:
+    """The descent after `stop` steps in all; fewer where nothing is gained any more."""
+
+    def unfinished(state: Descent) -> Array:
+        return (state.steps < stop) & (state.idle < _PATIENCE)
+
+    return jax.lax.while_loop(unfinished, lambda state: _step(loss, state), state)
+
+
+def _step(loss: Loss, state: Descent) -> Descent:
     direction = -_times_inverse(state.memory, state.grad)
     slope = direction @ state.grad
     downhill = slope < 0
@@ -70,11 +81,11 @@ def _step(loss: Loss, state: _State) -> _State:
     gained = state.loss - value > 1e-15 * jnp.abs(state.loss)
     memory = _remember(state.memory, w - state.w, grad - state.grad)
     memory = jax.tree.map(lambda kept, new: jnp.where(gained, kept, new), memory, _forget(w))
-    return _State(w, value, grad, memory, state.steps + 1, jnp.where(gained, 0, state.idle + 1))
+    return Descent(w, value, grad, memory, state.steps + 1, jnp.where(gained, 0, state.idle + 1))
 
 
 def _line_search(
-    loss: Loss, state: _State, direction: Vector, slope: Value
+    loss: Loss, state: Descent, direction: Vector, slope: Value
 ) -> tuple[Vector, Value, Vector]:
     """A step that decreases the loss enough and flattens the slope, by doubling and bisection."""
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import nnls
 
 from lambda_hat.problem.curvature import Curvature, gradient, measure_curvature, shift_bias
+from lambda_hat.problem.deadline import check_deadline
 from lambda_hat.problem.forms import NetworkForm
 
 _DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
@@ -57,7 +58,8 @@ def settle(
     """
     radii = list(_DESCENT_RADII if form.has_kinks else (0.0,))
     value = float(_loss(form, arrays, w))
-    for _ in range(rounds):
+    for done in range(rounds):
+        check_deadline(f"{done} of at most {rounds} rounds of settling")
         curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
         lowest, gain = w, 0.0
         while radii and gain <= enough:

@@ -10,16 +10,20 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.build import build_problem
+from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
 from lambda_hat.store import write_bytes
@@ -39,16 +43,35 @@ def load_or_build(config: ProblemConfig, artifacts_dir: Path) -> Problem:
 
     Raises:
         ProblemRefused: Training found no minimum that is one. That is stored too.
+        TrainingUnfinished: The deadline of the context (see `lambda_hat.problem.deadline`) passed
+            first. Nothing is stored.
     """
     folder = Path(artifacts_dir).resolve() / "problems" / config.pid
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "target.lock"):
+    with _held(folder / "target.lock"):
         record = _load(config, folder)
         if record is None:
             record = _build(config, folder)
     if isinstance(record, Problem):
         return record
     raise ProblemRefused(_refusal(config, record))
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Holds the lock of a target, waited for no longer than until training must have ended."""
+    lock, left = FileLock(path), seconds_left()
+    try:
+        lock.acquire(timeout=-1 if math.isinf(left) else left)
+    except Timeout:
+        raise TrainingUnfinished(
+            f"Training must end within the budget, but after {left:.3g} s of waiting another "
+            "process was still training the same target."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _load(config: ProblemConfig, folder: Path) -> Problem | dict | None:

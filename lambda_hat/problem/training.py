@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
 from lambda_hat.problem.curvature import Curvature, measure_curvature
 from lambda_hat.problem.data import stream
-from lambda_hat.problem.descent import descend
+from lambda_hat.problem.deadline import check_deadline, pieces
+from lambda_hat.problem.descent import Descent, begin, go_on
 from lambda_hat.problem.evidence import gather_evidence
 from lambda_hat.problem.forms import NetworkForm, make_form
 from lambda_hat.problem.kinks import settle
@@ -24,6 +26,8 @@ _SETTLE_ROUNDS = 200
 _POLISHED_MOST = 16
 _POLISHED_WORK = 2e6
 """Rows times parameters times points of one round of polishing; the best points get it."""
+
+_ADAM = optax.scale_by_adam()
 
 Vector = Float[np.ndarray, " d"]
 Points = Float[Array, "restarts d"]
@@ -42,6 +46,9 @@ def train(
 
     Returns:
         w* and the evidence that it is a local minimum, or against it.
+
+    Raises:
+        TrainingUnfinished: The deadline of the context passed first.
     """
     form, training = make_form(config), config.training
     if not isinstance(form, NetworkForm) or training is None:
@@ -56,6 +63,7 @@ def train(
         rng = stream(config.seed, "shakes")
         w, polished = _polish_best(form, arrays, points, training)
         w, curvature, shaken = _shake(config, training, form, arrays, w, len(points), rng)
+        check_deadline(f"{len(shaken)} rounds of shakes, before the evidence for the minimum")
         evidence = gather_evidence(
             form, arrays, w, curvature, rng, shift_bias_tol=training.shift_bias_tol
         )
@@ -80,15 +88,15 @@ def _adam_restarts(
     points = [draw_weights(rng, form.sizes, **kind) for _ in range(training.restarts or 1)]
     points = points if start is None else [start, *points[1:]]
     keys = jax.random.split(jax.random.key(config.seed), len(points))
-    return _adam(
-        form,
-        training.batch_size,
-        keys,
-        jnp.asarray(np.stack(points)),
-        arrays,
-        jnp.asarray(training.steps),
-        jnp.asarray(training.learning_rate),
-    )
+    steps, rate = jnp.asarray(training.steps), jnp.asarray(training.learning_rate)
+    start_of_all = jnp.asarray(np.stack(points))
+    carry = (start_of_all, jax.vmap(_ADAM.init)(start_of_all))
+    t = 0
+    for stop in pieces(training.steps, f"steps of Adam from {len(points)} points"):
+        until = (jnp.asarray(t), jnp.asarray(stop))
+        carry = _adam(form, training.batch_size, keys, carry, arrays, until, steps, rate)
+        carry, t = jax.block_until_ready(carry), stop
+    return carry[0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -96,12 +104,16 @@ def _adam(
     form: NetworkForm,
     batch: int | None,
     keys: PRNGKeyArray,
-    points: Points,
+    carry: tuple[Points, Any],
     arrays: dict,
+    until: tuple[Array, Array],
     steps: Array,
     learning_rate: Array,
-) -> Points:
-    """Adam from every point, the learning rate falling to zero as half a cosine."""
+) -> tuple[Points, Any]:
+    """Steps [t, stop) of Adam of every point, the rate falling to zero as half a cosine.
+
+    Step t uses `fold_in(key, t)`, so that the points are the same however it is cut into pieces.
+    """
 
     def loss(w: Array, key: PRNGKeyArray) -> Array:
         if batch is None:
@@ -109,19 +121,17 @@ def _adam(
         rows = jax.random.randint(key, (batch,), 0, arrays["x"].shape[0])
         return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[rows], arrays)))
 
-    adam = optax.scale_by_adam()
-
-    def one(key: PRNGKeyArray, w: Array) -> Array:
+    def one(key: PRNGKeyArray, carry: tuple[Array, Any]) -> tuple[Array, Any]:
         def step(t: Array, carry: Any) -> Any:
             w, state = carry
             grad = jax.grad(loss)(w, jax.random.fold_in(key, t))
-            update, state = adam.update(grad, state)
+            update, state = _ADAM.update(grad, state)
             rate = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * t / steps))
             return optax.tree_utils.tree_add_scale(w, -rate, update), state
 
-        return jax.lax.fori_loop(0, steps, step, (w, adam.init(w)))[0]
+        return jax.lax.fori_loop(*until, step, carry)
 
-    return jax.vmap(one)(keys, points)
+    return jax.vmap(one)(keys, carry)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -130,22 +140,28 @@ def _losses(form: NetworkForm, arrays: dict, points: Points) -> Float[Array, " r
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _polish(
-    form: NetworkForm, arrays: dict, points: Points, steps: Array
-) -> tuple[Points, Float[Array, " restarts"]]:
-    def loss(w: Array) -> Array:
-        return jnp.mean(form.losses(w, arrays))
+def _begin(form: NetworkForm, arrays: dict, points: Points) -> Descent:
+    return jax.vmap(lambda w: begin(_mean_loss(form, arrays), w))(points)
 
-    return jax.vmap(lambda w: descend(loss, w, steps))(points)
+
+@functools.partial(jax.jit, static_argnums=0)
+def _go_on(form: NetworkForm, arrays: dict, descents: Descent, stop: Array) -> Descent:
+    return jax.vmap(lambda state: go_on(_mean_loss(form, arrays), state, stop))(descents)
+
+
+def _mean_loss(form: NetworkForm, arrays: dict) -> Callable[[Array], Array]:
+    return lambda w: jnp.mean(form.losses(w, arrays))
 
 
 def _polish_best(
     form: NetworkForm, arrays: dict, points: Points, training: TrainingConfig
 ) -> tuple[Array, np.ndarray]:
     """The lowest of the polished points, and the loss of each."""
-    points, losses = _polish(form, arrays, points, jnp.asarray(training.polish_steps))
-    losses = np.where(np.isfinite(losses), losses, np.inf)
-    return points[int(np.argmin(losses))], losses
+    descents = _begin(form, arrays, points)
+    for stop in pieces(training.polish_steps, f"steps of polishing {len(points)} points"):
+        descents = jax.block_until_ready(_go_on(form, arrays, descents, jnp.asarray(stop)))
+    losses = np.where(np.isfinite(descents.loss), descents.loss, np.inf)
+    return descents.w[int(np.argmin(losses))], losses
 
 
 def _shake(
@@ -176,7 +192,8 @@ def _shake(
 
     w, loss = settled(w)
     losses = [loss]
-    for _ in range(training.shakes):
+    for done in range(training.shakes):
+        check_deadline(f"{done} of at most {training.shakes} rounds of shakes")
         curvature = measure_curvature(form, arrays, w, nbeta=nbeta, gamma=gamma, rng=rng)
         points = w[None] + curvature.posterior_moves(rng, num)
         lower, loss = settled(_polish_best(form, arrays, points, training)[0])

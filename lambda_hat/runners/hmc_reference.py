@@ -12,7 +12,7 @@ from typing import Any
 from lambda_hat.conf import compose_problem, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import Problem, ProblemRefused
+from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.references.analytic import llc_exact, rlct
 from lambda_hat.references.verdict import sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, strict, versions
@@ -60,7 +60,8 @@ def run_hmc_reference(
         return stored
     result = _blank(config, identity, budget_sec)
     try:
-        problem = load_problem(config, artifacts_of(out, "problems", 3, artifacts_dir))
+        with training_until(began + budget_sec):
+            problem = load_problem(config, artifacts_of(out, "problems", 3, artifacts_dir))
         result |= _known(problem)
         setup = time.monotonic() - began
         result |= sample_reference(
@@ -69,6 +70,9 @@ def run_hmc_reference(
         result["seconds"]["setup"] = setup
     except ProblemRefused as refusal:
         result |= {"reasons": [str(refusal)], "mendable": False}
+    except TrainingUnfinished as unfinished:
+        result["reasons"] = [f"{unfinished} Raise --hmc-budget, which counts training as well."]
+        result["seconds"] = {"setup": time.monotonic() - began}
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
         result |= {"reasons": [f"{type(error).__name__}: {error}"], "mendable": False}
         result["traceback"] = traceback.format_exc()

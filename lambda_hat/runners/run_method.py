@@ -16,7 +16,7 @@ from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.conf.schema import ConfigError
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.problem import ProblemRefused
+from lambda_hat.problem import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import artifacts_of, load_target, strict, versions
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.loop import Runner
@@ -88,14 +88,21 @@ def run_method_trial(
             seed = int(digest([problem.pid, method_cfg["name"], asdict(config)])[:7], 16)
         method = load_method(method_cfg["name"])
         result |= {"pid": problem.pid, "seed": seed, "versions": versions(method.DTYPE)}
+        deadline = began + (1.0 - MARGIN) * budget_sec
         with jax.enable_x64(method.DTYPE == "float64"):
-            target = load_target(problem, artifacts, method.DTYPE)
+            with training_until(deadline):
+                target = load_target(problem, artifacts, method.DTYPE)
             if refusal := method.refusal(target, config):
                 raise TrialFailed(refusal)
-            deadline = began + (1.0 - MARGIN) * budget_sec
             _sample(result, method, target, config, seed=seed, began=began, deadline=deadline)
     except (ConfigError, ProblemRefused, NoEstimate, TrialFailed) as reason:
         result["error_msg"] = str(reason)
+    except TrainingUnfinished as unfinished:
+        result["budget_exhausted"] = True
+        result["error_msg"] = (
+            f"{unfinished} Raise --method-budget, or have the target made before: a reference "
+            "and parsl-llc store it."
+        )
     except MemoryError:
         result["error_msg"] = "The trial ran out of memory. Lower its batch or the problem's n."
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
