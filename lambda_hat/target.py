@@ -32,6 +32,14 @@ class Form(Protocol):
         ...
 
 
+class Statistics(Protocol):
+    """What the mean loss over all rows needs of the data, where that is less than the rows."""
+
+    def mean_loss(self, form: Any, w: Float[Array, " d"]) -> Float[Array, ""]:
+        """L_n(w)."""
+        ...
+
+
 class Arrays(NamedTuple):
     """Everything about a target that a compiled program takes as an argument."""
 
@@ -39,6 +47,8 @@ class Arrays(NamedTuple):
     w_star: Float[Array, " d"]
     nbeta: Float[Array, ""]
     gamma: Float[Array, ""]
+    statistics: Any = None
+    """`Statistics`, a pytree, or None where L_n needs every row of `data`."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ def make_target(
     n: int,
     init_loss: float,
     dtype: str,
+    statistics: Statistics | None = None,
 ) -> Target:
     """A target whose floating arrays are all of `dtype` ("float32" or "float64").
 
@@ -96,12 +107,15 @@ def make_target(
         w_star=cast(w_star),
         nbeta=jnp.asarray(nbeta, dtype),
         gamma=jnp.asarray(gamma, dtype),
+        statistics=jax.tree.map(cast, statistics),
     )
     return Target(form=form, arrays=arrays, n=n, init_loss=init_loss)
 
 
 def loss(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
     """L_n(w): the mean loss over all data."""
+    if arrays.statistics is not None:
+        return arrays.statistics.mean_loss(form, w)
     return jnp.mean(form.losses(w, arrays.data))
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.forms import ProblemForm, make_form
+from lambda_hat.problem.moments import moments
 from lambda_hat.target import Target, make_target
 
 
@@ -58,6 +59,7 @@ class Problem:
             n=self.config.data.n,
             init_loss=self.init_loss,
             dtype=dtype,
+            statistics=moments(self.form, self.data),
         )
 
 
