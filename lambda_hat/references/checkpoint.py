@@ -47,28 +47,28 @@ class Checkpoint:
     """What a file held.
 
     Attributes:
-        target_accept: the acceptance these chains were adapted to.
-        abandoned: what chains with larger steps cost before these.
+        tuning: what these chains were run with, where that was found by trying.
+        abandoned: what chains with other tunings cost before these.
         cost: what all of them have cost so far.
         rebuild: gives the progress, from a state of the same structure.
     """
 
-    target_accept: float
+    tuning: dict[str, Any]
     abandoned: Cost
     cost: Cost
     rebuild: Callable[[Any], Progress]
 
 
 def save_checkpoint(
-    path: Path, *, identity: str, target_accept: float, abandoned: Cost, progress: Progress
+    path: Path, *, identity: str, tuning: dict[str, Any], abandoned: Cost, progress: Progress
 ) -> None:
     """Writes the progress of the chains called `identity`, whole or not at all.
 
     Args:
         path: the file.
         identity: what the chains are of; only the same is loaded again.
-        target_accept: the acceptance they were adapted to.
-        abandoned: what chains with larger steps cost before these.
+        tuning: what they were run with, where that was found by trying.
+        abandoned: what chains with other tunings cost before these.
         progress: where they stand.
     """
     leaves = jax.tree.leaves(progress.state)
@@ -78,7 +78,7 @@ def save_checkpoint(
             arrays[f"{part}_{name}"] = np.concatenate([block[name] for block in blocks])
     header = {
         "identity": identity,
-        "target_accept": target_accept,
+        "tuning": tuning,
         "abandoned": asdict(abandoned),
         "step": progress.step,
         "seconds": progress.seconds,
@@ -108,7 +108,7 @@ def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
     if header["identity"] != identity:
         return None
     return Checkpoint(
-        target_accept=header["target_accept"],
+        tuning=header["tuning"],
         abandoned=(abandoned := Cost(**header["abandoned"])),
         cost=abandoned + Cost(header["seconds"]),
         rebuild=lambda like: _progress(header, arrays, like),

@@ -2,8 +2,10 @@
 
 A run that is killed, or whose budget was too short, continues from its checkpoint: step i uses
 the same random numbers whenever it runs, so that the draws are those of an uninterrupted run.
-Where too many transitions diverge, the chains start again with half the distance between their
-target acceptance and one, which is to say with smaller steps.
+A pilot of the chains says what they need. Where too many transitions diverge, they start again
+with half the distance between their target acceptance and one, which is to say with smaller
+steps; where they mix too slowly for the gates, with longer trajectories. What was tried before
+is counted in the cost, and its draws are not used.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
-from lambda_hat.diagnostics import diagnose
+from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import Cost, load_checkpoint, save_checkpoint
@@ -29,8 +31,33 @@ CHECKPOINT_SECONDS = 30.0
 GROWTH = 1.5
 """How much longer the chains get each time a gate that more draws can mend fails."""
 PILOT_DRAWS = 1_000
-"""Draws of each chain after which divergences are looked at for the first time."""
+"""Draws of each chain after which divergences and mixing are looked at for the first time."""
 HIGHEST_TARGET_ACCEPT = 0.98
+SLOW = 0.02
+"""Effective draws a draw below which trajectories are lengthened: 10 000 draws of 4 chains would
+give 800 of the 400 that are asked for."""
+LONGER = 4
+"""Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
+MOST_INTEGRATION_STEPS = 400
+
+
+class Tuning(NamedTuple):
+    """What chains are run with, found by trying."""
+
+    target_accept: float
+    num_integration_steps: int
+
+    @property
+    def smaller_steps(self) -> Tuning | None:
+        """With half as many rejections; None where steps are as small as they get."""
+        nearer = (1.0 + self.target_accept) / 2.0
+        return self._replace(target_accept=nearer) if nearer <= HIGHEST_TARGET_ACCEPT else None
+
+    @property
+    def longer_trajectories(self) -> Tuning | None:
+        """With more leapfrog steps; None where trajectories are as long as they get."""
+        more = LONGER * self.num_integration_steps
+        return self._replace(num_integration_steps=more) if more <= MOST_INTEGRATION_STEPS else None
 
 
 def sample_hmc(
@@ -55,40 +82,41 @@ def sample_hmc(
     identity = digest([problem.pid, seed, _chain_settings(config)])
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
-        target_accept = stored.target_accept if stored else config.target_accept
+        first = Tuning(config.target_accept, config.num_integration_steps)
+        tuning = Tuning(**stored.tuning) if stored else first
         abandoned = stored.abandoned if stored else Cost()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
         while True:
-            chains = _Chains(problem, config, target_accept, seed, identity, checkpoint, abandoned)
+            chains = _Chains(problem, config, tuning, seed, identity, checkpoint, abandoned)
             chains.start(stored.rebuild if stored else None)
-            result, finished = chains.run(deadline)
-            stored, target_accept = None, (1.0 + target_accept) / 2.0
-            if finished or target_accept > HIGHEST_TARGET_ACCEPT:
+            result, other = chains.run(deadline)
+            if other is None:
                 return result
+            stored, tuning = None, other
             abandoned = Cost(result["seconds"], result["work"])
 
 
 class _Chains:
-    """The chains at one target acceptance."""
+    """The chains with one tuning."""
 
     def __init__(
         self,
         problem: Problem,
         config: ReferenceConfig,
-        target_accept: float,
+        tuning: Tuning,
         seed: int,
         identity: str,
         checkpoint: Path,
         abandoned: Cost,
     ):
-        self._problem, self._config, self._target_accept = problem, config, target_accept
+        self._problem, self._config, self._tuning = problem, config, tuning
         self._seed, self._identity, self._path = seed, identity, checkpoint
         self._abandoned = abandoned
         self._saved = time.monotonic()
 
     def start(self, resume: Any) -> None:
         """Puts the chains at their starts, or where `resume` left them."""
-        settings = _chain_settings(self._config) | {"target_accept": self._target_accept}
+        settings = _chain_settings(self._config) | self._tuning._asdict()
         steps = self._config.num_warmup + self._config.num_draws
         self._runner = Runner(
             hmc,
@@ -98,14 +126,14 @@ class _Chains:
             resume=resume,
         )
 
-    def run(self, deadline: float) -> tuple[dict[str, Any], bool]:
-        """Draws until gates or deadline; False asks for a start with smaller steps."""
+    def run(self, deadline: float) -> tuple[dict[str, Any], Tuning | None]:
+        """Draws until gates or deadline; a tuning asks for a new start with it."""
         wanted, pilot = self._config.num_draws, min(PILOT_DRAWS, self._config.num_draws)
-        if self._runner.progress.num_draws < pilot:
+        if self._runner.progress.num_draws <= pilot:
             self._draw(pilot, deadline)
             result = self._judge()
-            if "divergences" in _failed(result) and not _over(deadline):
-                return result, False
+            if other := self._better_tuning(result, deadline):
+                return result, other
         while True:
             while wanted < self._runner.progress.num_draws:  # Gates are asked where one run would.
                 wanted = math.ceil(wanted * GROWTH)
@@ -114,11 +142,28 @@ class _Chains:
             failed = _failed(result)
             if self._runner.progress.num_draws < wanted or _over(deadline) or not failed:
                 self._save(self._runner.progress)
-                return result, True
+                return result, None
             if not all(failed.values()):
                 self._save(self._runner.progress)
-                return result, "divergences" not in failed
+                return result, self._tuning.smaller_steps if "divergences" in failed else None
             wanted = math.ceil(wanted * GROWTH)
+
+    def _better_tuning(self, result: dict[str, Any], deadline: float) -> Tuning | None:
+        """What the pilot says should be tried instead, if there is time for its own pilot."""
+        left = deadline - time.monotonic()
+        if "estimate" in _failed(result) or left <= 0:
+            return None
+        if "divergences" in _failed(result) and (smaller := self._tuning.smaller_steps):
+            return smaller
+        if self._mixes() or left < LONGER * sum(self._runner.progress.seconds.values()):
+            return None
+        return self._tuning.longer_trajectories
+
+    def _mixes(self) -> bool:
+        """Whether losses and distances from w* change fast enough for the gates."""
+        draws = self._runner.draws()
+        slowest = min(ess(draws.loss, "bulk"), ess(draws.distance, "bulk"))
+        return slowest >= SLOW * draws.loss.size
 
     def _draw(self, num_draws: int, deadline: float) -> None:
         self._runner.run(
@@ -147,7 +192,7 @@ class _Chains:
             return {**result, "gates": [Gate("estimate", False, mendable, str(reason))]}
         diagnostics = diagnose(draws, target=runner.target, init_loss=problem.init_loss)
         diagnostics |= runner.summary()
-        diagnostics["target_accept"] = self._target_accept
+        diagnostics |= self._tuning._asdict()
         gates = ask_gates(
             llc=estimate.llc_hat,
             se=estimate.se_hat,
@@ -171,7 +216,7 @@ class _Chains:
         save_checkpoint(
             self._path,
             identity=self._identity,
-            target_accept=self._target_accept,
+            tuning=self._tuning._asdict(),
             abandoned=self._abandoned,
             progress=progress,
         )

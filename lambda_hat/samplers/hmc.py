@@ -82,6 +82,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         covariance = warmup.laplace_covariance(metric_key, form, arrays, dense=dense)
         positions = warmup.overdispersed_starts(
             start_key,
+            form,
             arrays,
             covariance,
             num_chains=structure.num_chains,

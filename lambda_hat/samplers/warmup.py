@@ -17,7 +17,7 @@ from blackjax.adaptation.staged_adaptation import build_schedule
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from lambda_hat.target import Arrays, Form, loss
+from lambda_hat.target import Arrays, Form, loss, potential
 
 Scalar = Any
 """A number, traced or not: BlackJAX annotates its own as float and takes arrays."""
@@ -141,10 +141,25 @@ def laplace_covariance(key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: 
     return 1.0 / (arrays.nbeta * jnp.maximum(diagonal, 0.0) + arrays.gamma)
 
 
+SHRINK = 0.8
+"""Factor by which a start that lies too high is drawn nearer to w*, again and again."""
+
+
 def overdispersed_starts(
-    key: PRNGKeyArray, arrays: Arrays, covariance: Array, *, num_chains: int, scale: float
+    key: PRNGKeyArray,
+    form: Form,
+    arrays: Arrays,
+    covariance: Array,
+    *,
+    num_chains: int,
+    scale: float,
 ) -> Float[Array, "chains d"]:
-    """Half of the chains start at w*, the others at `scale` Laplace widths around it."""
+    """Half of the chains start at w*, the others at `scale` Laplace widths around it.
+
+    On a quadratic loss such starts lie `scale^2 d / 2` above w* in U, give or take. A singular
+    loss rises faster than its Laplace approximation says, by orders of magnitude; there they are
+    drawn nearer until they lie no higher than twice that.
+    """
     d = arrays.w_star.shape[0]
     normal = jax.random.normal(key, (num_chains, d), arrays.w_star.dtype)
     spread = (
@@ -153,4 +168,15 @@ def overdispersed_starts(
         else normal @ jnp.linalg.cholesky(covariance).T
     )
     away = (jnp.arange(num_chains) % 2).astype(arrays.w_star.dtype)[:, None]
-    return arrays.w_star + scale * away * spread
+    highest = potential(form, arrays, arrays.w_star) + scale**2 * d
+
+    def too_high(shift: Array) -> Array:
+        height = jax.vmap(lambda shift: potential(form, arrays, arrays.w_star + shift))(shift)
+        return ~(height <= highest)[:, None]
+
+    shift = jax.lax.while_loop(
+        lambda shift: jnp.any(too_high(shift)),
+        lambda shift: jnp.where(too_high(shift), SHRINK * shift, shift),
+        scale * away * spread,
+    )
+    return arrays.w_star + shift
