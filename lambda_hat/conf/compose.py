@@ -23,6 +23,7 @@ from lambda_hat.conf.schema import (
     TEACHERS,
     Activation,
     DataConfig,
+    DeepLinearConfig,
     MLPTeacher,
     PosteriorConfig,
     ProblemConfig,
@@ -110,6 +111,24 @@ def compose_reference(
     faults: list[str] = []
     given = check_mapping(overrides, where, faults)
     return _settings(ReferenceConfig, given, where, faults)
+
+
+def check_reference(reference: ReferenceConfig, problem: ProblemConfig, *, where: str) -> None:
+    """Whether the reference's method can take this problem.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    model = problem.model
+    deep = isinstance(model, DeepLinearConfig) and len(model.widths) > 2
+    if reference.method == "gibbs" and not deep:
+        raise ConfigError(
+            [
+                "`method: gibbs` must have linear networks with hidden layers (model deep_linear), "
+                f"which it draws layer by layer, but got a {model.family} model ({where}). Choose "
+                "hmc, smc or both."
+            ]
+        )
 
 
 def _settings(cls: type, raw: Mapping, where: str, faults: list[str]) -> Any:

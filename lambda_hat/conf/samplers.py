@@ -218,8 +218,9 @@ class HMCConfig:
 class ReferenceConfig:
     """How a reference is computed and when it is trusted (`reference:` in a user's YAML)."""
 
-    method: Literal["hmc", "smc", "both"] = "hmc"
-    """`smc` is adaptive tempered SMC from the tether; `both` also asks that the two agree."""
+    method: Literal["hmc", "smc", "both", "gibbs"] = "hmc"
+    """`smc` is adaptive tempered SMC from the tether; `both` also asks that the two agree; `gibbs`
+    is for deep linear networks with a squared loss."""
     num_draws: int = 10_000
     """Draws of each chain, warm-up not counted, before the gates are asked for the first time."""
     num_chains: int = 4
@@ -236,9 +237,9 @@ class ReferenceConfig:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
-        if self.method not in ("hmc", "smc", "both"):
+        if self.method not in ("hmc", "smc", "both", "gibbs"):
             faults.append(
-                "`method` must be one of hmc, smc, both, "
+                "`method` must be one of hmc, smc, both, gibbs, "
                 f"but got method={self.method!r}. Choose one of them."
             )
         for name, least in (

@@ -20,7 +20,12 @@ from lambda_hat.conf.checks import (
     read,
     unknown_name,
 )
-from lambda_hat.conf.compose import compose_problem, compose_reference, compose_sampler
+from lambda_hat.conf.compose import (
+    check_reference,
+    compose_problem,
+    compose_reference,
+    compose_sampler,
+)
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.entrypoints.config_file import read_raw
 from lambda_hat.fingerprint import fingerprint
@@ -114,6 +119,9 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     reference = _collect(faults, compose_reference, raw.get("reference"))
     space = _collect(faults, read_search_space, raw.get("search_space"))
     methods = _methods(raw.get("methods"), space, faults)
+    for item in problems if reference else ():
+        check = partial(check_reference, reference)
+        _collect(faults, check, compose_problem(item.spec), where=f"reference, {item.label}")
     store = _store(raw, faults)
     if faults or optuna is None or convergence is None:
         raise ConfigError(faults)

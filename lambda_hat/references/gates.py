@@ -61,17 +61,8 @@ def ask_gates(
         evidence: why w* is a minimum (see `lambda_hat.problem`).
         float64: whether the draws were made in float64.
     """
-    rhat, ess = diagnostics["rhat"], diagnostics["ess_bulk"]
     return [
-        _gate(
-            "rhat", rhat <= RHAT, True,
-            f"R-hat is {rhat:.4g}, above {RHAT}: the chains disagree. {_LONGER}, or {_TETHER}.",
-        ),
-        _gate(
-            "ess_bulk", ess >= ESS_BULK, True,
-            f"Bulk ESS is {ess:.0f}, below {ESS_BULK:.0f}: the chains mix slowly. "
-            f"{_LONGER}, or {_TETHER}.",
-        ),
+        *_mixing(diagnostics),
         _relative_se(llc, se),
         _gate(
             "divergences", diagnostics["divergence_rate"] < DIVERGENCE_RATE, False,
@@ -89,6 +80,11 @@ def ask_gates(
             "`jax.enable_x64(True)`.",
         ),
     ]  # fmt: skip
+
+
+def ask_gibbs_gates(*, llc: float, se: float, diagnostics: Mapping[str, Any]) -> list[Gate]:
+    """All gates of a reference made by Gibbs sampling, where w* is a minimum in closed form."""
+    return [*_mixing(diagnostics), _relative_se(llc, se), _positive(llc), _virial(diagnostics)]
 
 
 def ask_smc_gates(
@@ -139,6 +135,21 @@ def ask_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:
         f"joint standard errors apart, above {AGREEMENT_SIGMAS:.0f}: one of them misses a part of "
         f"the posterior. Raise reference.num_particles, or {_TETHER}.",
     )  # fmt: skip
+
+
+def _mixing(diagnostics: Mapping[str, Any]) -> list[Gate]:
+    rhat, ess = diagnostics["rhat"], diagnostics["ess_bulk"]
+    return [
+        _gate(
+            "rhat", rhat <= RHAT, True,
+            f"R-hat is {rhat:.4g}, above {RHAT}: the chains disagree. {_LONGER}, or {_TETHER}.",
+        ),
+        _gate(
+            "ess_bulk", ess >= ESS_BULK, True,
+            f"Bulk ESS is {ess:.0f}, below {ESS_BULK:.0f}: the chains mix slowly. "
+            f"{_LONGER}, or {_TETHER}.",
+        ),
+    ]  # fmt: skip
 
 
 def _relative_se(llc: float, se: float) -> Gate:

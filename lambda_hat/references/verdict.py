@@ -1,4 +1,4 @@
-"""Estimates -> Reference: HMC, SMC, or both, and which of them gives the number."""
+"""Estimates -> Reference: HMC, SMC, both, or Gibbs, and which of them gives the number."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.references.gates import MIXING, Gate, ask_agreement
+from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.smc import sample_smc
 
@@ -53,6 +54,8 @@ def sample_reference(
             seed=seed,
             checkpoint=folder / "smc_runs.json",
         )
+    if config.method == "gibbs":
+        parts["gibbs"] = sample_gibbs(problem, config, budget_sec=budget_sec, seed=seed)
     return decide(parts)
 
 
@@ -63,7 +66,7 @@ def decide(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     slowly and SMC passes, SMC takes over.
 
     Args:
-        parts: method -> what `sample_hmc` or `sample_smc` gave.
+        parts: method -> what `sample_hmc`, `sample_smc` or `sample_gibbs` gave.
     """
     method, failed = _choose(parts)
     chosen = parts[method]

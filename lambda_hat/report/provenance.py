@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lambda_hat.references import gates
-from lambda_hat.references.gates import Gate, ask_gates, ask_smc_gates
+from lambda_hat.references.gates import Gate, ask_gates, ask_gibbs_gates, ask_smc_gates
 from lambda_hat.report.findings import Finding
 from lambda_hat.report.words import clock, percent, short, with_error
 from lambda_hat.store import BrokenFile, Store, read_json
@@ -76,6 +76,8 @@ def passed_gates(reference: Mapping[str, Any]) -> list[str]:
     try:
         if reference.get("method") == "smc":
             asked = ask_smc_gates(**given)
+        elif reference.get("method") == "gibbs":
+            asked = ask_gibbs_gates(**{k: given[k] for k in ("llc", "se", "diagnostics")})
         else:
             in_float64 = bool((reference.get("versions") or {}).get("x64"))
             asked = ask_gates(**given, float64=in_float64)

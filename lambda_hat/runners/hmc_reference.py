@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lambda_hat.conf import compose_problem, compose_reference
+from lambda_hat.conf import check_reference, compose_problem, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, training_until
@@ -18,7 +18,7 @@ from lambda_hat.references.verdict import sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, strict, versions
 from lambda_hat.store import BrokenFile, read_json, set_aside, write_json
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of a reference's settings; raised when the same settings come to mean other draws."""
 
 
@@ -54,6 +54,7 @@ def run_hmc_reference(
     out = Path(out_ref_json)
     config = compose_problem(problem_spec)
     reference = compose_reference(settings or {})
+    check_reference(reference, config, where="settings")
     identity = _identity(reference, seed)
     stored = _stored(out, config, identity)
     if stored and (stored["status"] == "ok" or _final(stored, budget_sec)):
