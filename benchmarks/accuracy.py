@@ -1,0 +1,210 @@
+"""How far each method's LLC is from the truth: with settings as published, and with tuned ones.
+
+    python benchmarks/accuracy.py FOLDER [--seeds 4] [--workers PARSL_CONFIG]
+
+runs `parsl-optuna` on the two configs beside it and then `parsl-llc`, for each problem, with the
+untuned and with the best settings under seeds that no search has seen, all in FOLDER; and writes
+the table of docs/accuracy.md. Stopped at any point, the same command goes on.
+
+The truth is the exact value at finite n where it is known, else the reference. A run that fails
+is counted and is no part of the mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from scipy import stats
+
+from lambda_hat.conf.compose import compose_problem
+from lambda_hat.conf.schema import DeepLinearConfig, ProblemConfig
+from lambda_hat.store import read_json
+from lambda_hat.table import read_table
+
+HERE = Path(__file__).parent
+CONFIGS = (HERE / "accuracy.yaml", HERE / "accuracy_deep_linear.yaml")
+PAGE = HERE.parent / "docs" / "accuracy.md"
+BEGIN, END = "<!-- table: benchmarks/accuracy.py -->\n", "<!-- end of table -->\n"
+
+PUBLISHED: dict[str, dict[str, Any]] = {"sgld": {"eta0": 5e-7, "batch": 500, "steps": 10_000}}
+"""Furman & Lau's (2024, Appendix E.2) for deep linear networks of 1 000 and 10 000 parameters."""
+METHODS = ("hmc", "mclmc", "sgld", "vi")
+FIRST_SEED = 1000
+"""Seeds of the runs that are reported; a study derives its own from names."""
+
+
+class Cell(NamedTuple):
+    """Runs of one method with one setting on one problem."""
+
+    error: float
+    """Mean of llc_hat / truth - 1 over the runs that ended with an estimate."""
+    margin: float
+    """Half of its 95 % interval: Student's t over runs, the truth's own error added."""
+    failed: int
+    runs: int
+    work: float
+    """Full-data gradients, mean over runs."""
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=4, help="runs of each setting")
+    parser.add_argument("--workers", type=Path, help="a Parsl config; this machine by default")
+    args = parser.parse_args()
+    where = ["--parsl-config", str(args.workers)] if args.workers else ["--local"]
+    folders = [f"--{n}-dir={(args.folder / n).absolute()}" for n in ("artifacts", "results")]
+    table: list[str] = []
+    for config in CONFIGS:
+        table += tune_and_run(config, args.folder, [*where, *folders], args.seeds)
+    write_page(table)
+
+
+def tune_and_run(config: Path, folder: Path, options: Sequence[str], seeds: int) -> list[str]:
+    """Tunes a config's problems and runs what was found; the table's lines."""
+    study = yaml.safe_load(config.read_text())
+    command("parsl_optuna", config, *options)
+    best = yaml.safe_load((folder / "results" / "optuna_best.yaml").read_text())
+    budget = {"method_budget": study["optuna"]["method_budget"]}
+    problems = [compose_problem(spec) for spec in study["problems"]]
+    for spec, problem in zip(study["problems"], problems, strict=True):
+        runs = samplers(problem, best.get(problem.pid, {}).get("methods", {}), seeds)
+        own = folder / f"{problem.pid}.yaml"
+        own.write_text(yaml.safe_dump({"problems": [spec], "samplers": runs, "llc": budget}))
+        command("parsl_llc", own, *options)
+    rows = read_table(folder / "results" / "llc_runs.parquet")
+    return [line for problem in problems for line in lines(problem, rows, folder, best)]
+
+
+def command(name: str, config: Path, *options: str) -> None:
+    """One of the package's commands. Its exit code 1 (some run failed) is a result here."""
+    full = [sys.executable, "-m", f"lambda_hat.entrypoints.{name}", "--config", str(config)]
+    code = subprocess.run([*full, *options]).returncode
+    if code not in (0, 1):
+        raise SystemExit(code)
+
+
+def untuned(problem: ProblemConfig, method: str) -> dict[str, Any]:
+    """Settings nobody tuned: as published for these networks, else the method's defaults."""
+    model = problem.model
+    drawn = isinstance(model, DeepLinearConfig) and not model.population
+    return PUBLISHED.get(method, {}) if drawn else {}
+
+
+def samplers(problem: ProblemConfig, best: Mapping[str, Any], seeds: int) -> list[dict[str, Any]]:
+    """What `parsl-llc` is to run: each method untuned and, where a study found one, at its best."""
+    settings = [(method, untuned(problem, method)) for method in METHODS]
+    settings += [(method, found["hyperparams"]) for method, found in best.items()]
+    return [
+        {"name": method, "seed": FIRST_SEED + k, "overrides": values}
+        for method, values in settings
+        for k in range(seeds)
+    ]
+
+
+def lines(
+    problem: ProblemConfig, rows: Sequence[Mapping], folder: Path, best: Mapping[str, Any]
+) -> list[str]:
+    """The problem's lines of the table, a method each."""
+    reference = read_json(folder / "artifacts" / "problems" / problem.pid / "ref.json", ("status",))
+    exact = reference["llc_exact"]
+    truth, error = (exact, 0.0) if exact else (reference["llc_ref"], reference["se_ref"])
+    if truth is None:
+        return [f"| {name_of(problem)} | | {reference['d']} | no reference | | | | | | | | |"]
+    shown = f"{truth:.4g}" if exact else f"{truth:.4g} ± {error:.2g}"
+    if reference["status"] != "ok" and not exact:
+        shown += " (unreliable)"
+    found = best.get(problem.pid, {}).get("methods", {})
+    lines = []
+    for method in METHODS:
+        mine = [r for r in rows if (r["pid"], r["method"]) == (problem.pid, method)]
+        tuned = found.get(method, {}).get("hyperparams")
+        plain = cell(chosen(mine, untuned(problem, method), tuned, best=False), truth, error)
+        text = show(plain)
+        text += show(cell(chosen(mine, {}, tuned, best=True), truth, error) if tuned else None)
+        limit = f"{reference['rlct']['value']:.4g}" if reference["rlct"] else ""
+        lines.append(
+            f"| {name_of(problem)} | {reference['d']} | {shown} | {limit} | {method}{text} |"
+        )
+    return lines
+
+
+def chosen(
+    rows: Iterable[Mapping], plain: Mapping, tuned: Mapping | None, *, best: bool
+) -> list[Mapping]:
+    """The rows of one setting: those of the tuned one, or the others."""
+
+    def has(row: Mapping, values: Mapping) -> bool:
+        return all(row["hyperparams"].get(name) == value for name, value in values.items())
+
+    if best:
+        return [row for row in rows if tuned and has(row, tuned)]
+    return [row for row in rows if has(row, plain) and not (tuned and has(row, tuned))]
+
+
+def cell(rows: Sequence[Mapping], truth: float, truth_error: float) -> Cell:
+    """What the runs of one setting come to."""
+    ended = [row for row in rows if row["status"] == "complete"]
+    errors = np.asarray([row["llc_hat"] / truth - 1 for row in ended])
+    spread = np.std(errors, ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else np.nan
+    wide = stats.t.ppf(0.975, max(1, len(errors) - 1))
+    return Cell(
+        error=float(np.mean(errors)) if len(errors) else np.nan,
+        margin=float(np.hypot(wide * spread, 1.96 * truth_error / truth)),
+        failed=len(rows) - len(ended),
+        runs=len(rows),
+        work=mean(row["work"]["full_gradients"] for row in rows),
+        seconds=mean(row["runtime_sec"] for row in rows),
+    )
+
+
+def mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else np.nan
+
+
+def show(result: Cell | None) -> str:
+    """A cell as three columns: error with interval, work, seconds."""
+    if result is None or not result.runs:
+        return " | | | "
+    failed = f", {result.failed} of {result.runs} failed" if result.failed else ""
+    if np.isnan(result.error):
+        return f" | all {result.runs} failed | | "
+    error = f"{100 * result.error:+.1f} ± {100 * result.margin:.1f}{failed}"
+    return f" | {error} | {result.work:.2g} | {result.seconds:.1f}"
+
+
+def name_of(problem: ProblemConfig) -> str:
+    """The problem in a few words."""
+    model, noise = problem.model, problem.data.noise
+    if not isinstance(model, DeepLinearConfig):
+        names = {"normal_crossing": "w1² w2²", "linear": "linear regression"}
+        return names.get(model.family, model.family)
+    layers = f"deep linear {'-'.join(map(str, model.widths))}, rank {model.rank}"
+    if model.population:
+        return layers
+    return f"{layers}, {'no ' if noise is None or noise.kind == 'none' else ''}label noise"
+
+
+def write_page(lines: Sequence[str]) -> None:
+    """Puts the table into docs/accuracy.md, between its marks."""
+    header = (
+        "| problem | d | truth | limit | method | untuned: error, % | gradients | s "
+        "| tuned: error, % | gradients | s |\n" + "| --- " * 11 + "|\n"
+    )
+    table = header + "\n".join(lines) + "\n"
+    print(table)
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + table + END + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
