@@ -53,16 +53,18 @@ class NetworkForm:
         self, w: Float[Array, " d"], x: Float[Array, "rows in"]
     ) -> Float[Array, "rows out"]:
         """The network's outputs."""
-        activation, start = _ACTIVATIONS[self.activation], 0
+        # Rows of data lie along the last axis within, where a processor has them side by side:
+        # with four units a layer this is up to four times as fast.
+        activation, start, hidden = _ACTIVATIONS[self.activation], 0, x.T
         pairs = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
         for layer, (fan_in, fan_out) in enumerate(pairs):
             stop = start + fan_in * fan_out
-            x = x @ w[start:stop].reshape(fan_out, fan_in).T
+            hidden = w[start:stop].reshape(fan_out, fan_in) @ hidden
             if self.bias:
-                x = x + w[stop : stop + fan_out]
-            x = activation(x) if layer < len(pairs) - 1 else x
+                hidden = hidden + w[stop : stop + fan_out, None]
+            hidden = activation(hidden) if layer < len(pairs) - 1 else hidden
             start = stop + fan_out * self.bias
-        return x
+        return hidden.T
 
     def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " rows"]:
         """Loss of each row."""
