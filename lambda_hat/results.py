@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from lambda_hat.rows import Rows
 from lambda_hat.store import Store, set_aside
-from lambda_hat.table import Rows, read_rows, same_rows, write_best, write_table
+from lambda_hat.table import read_rows, same_rows, write_best, write_table
 from lambda_hat.trial import ProblemItem
 
 _Key = tuple[str, str]

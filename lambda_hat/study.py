@@ -16,9 +16,10 @@ from optuna.trial import FrozenTrial, Trial
 from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
 from lambda_hat.journal import Journal, stored_record
 from lambda_hat.objective import objective_from_metrics, penalty
+from lambda_hat.rows import Rows
 from lambda_hat.search_space import Space, suggest_method_params
 from lambda_hat.store import Store, read_if_whole, write_json
-from lambda_hat.table import Rows, trial_row
+from lambda_hat.table import trial_row
 from lambda_hat.trial import (
     RESULT_KEYS,
     ProblemItem,

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lambda_hat.results import Results
+from lambda_hat.rows import Rows
 from lambda_hat.store import Store
-from lambda_hat.table import Rows, read_table, trial_row
+from lambda_hat.table import read_table, trial_row
 from lambda_hat.trial import ProblemItem, Reference, TrialSpec
 
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from lambda_hat.results import rows_if_whole
-from lambda_hat.table import Rows, read_table, trial_row, write_best, write_table
+from lambda_hat.rows import Rows
+from lambda_hat.table import read_table, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
 
 REFERENCE = Reference(4.5, 0.1, "ok")
