@@ -178,7 +178,8 @@ def show(result: Cell | None) -> str:
     failed = f", {result.failed} of {result.runs} failed" if result.failed else ""
     if np.isnan(result.error):
         return f" | all {result.runs} failed | | "
-    error = f"{100 * result.error:+.1f} ± {100 * result.margin:.1f}{failed}"
+    margin = "" if np.isnan(result.margin) else f" ± {100 * result.margin:.1f}"
+    error = f"{100 * result.error:+.1f}{margin}{failed}"
     return f" | {error} | {result.work:.2g} | {result.seconds:.1f}"
 
 
