@@ -143,6 +143,8 @@ def laplace_covariance(key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: 
 
 SHRINK = 0.8
 """Factor by which a start that lies too high is drawn nearer to w*, again and again."""
+MOST_SHRINKS = 60
+"""Times that this is done at most: to a millionth of the distance."""
 
 
 def overdispersed_starts(
@@ -174,9 +176,16 @@ def overdispersed_starts(
         height = jax.vmap(lambda shift: potential(form, arrays, arrays.w_star + shift))(shift)
         return ~(height <= highest)[:, None]
 
-    shift = jax.lax.while_loop(
-        lambda shift: jnp.any(too_high(shift)),
-        lambda shift: jnp.where(too_high(shift), SHRINK * shift, shift),
-        scale * away * spread,
+    def lower(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        tries, shift, high = carry
+        shift = jnp.where(high, SHRINK * shift, shift)
+        return tries + 1, shift, too_high(shift)
+
+    # Not without end: where the loss is no number, nothing ever lies low enough.
+    first = scale * away * spread
+    _, shift, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[2]) & (carry[0] < MOST_SHRINKS),
+        lower,
+        (jnp.asarray(0), first, too_high(first)),
     )
     return arrays.w_star + shift
