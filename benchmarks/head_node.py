@@ -33,8 +33,8 @@ from lambda_hat.results import Results
 from lambda_hat.scheduler import ReferencePlan, Scheduler
 from lambda_hat.search_space import SEARCH_SPACE, suggest_method_params
 from lambda_hat.store import Store, write_json
-from lambda_hat.study import Study, StudySettings
-from lambda_hat.trial import ProblemItem, derive_seed
+from lambda_hat.study import Asked, Study, StudySettings
+from lambda_hat.trial import ProblemItem, TrialResult, derive_seed
 
 NUM_STUDIES, IN_FLIGHT = 10, 256
 TURN, WINDOW = 10, 100
@@ -44,8 +44,8 @@ METHODS = [tuple(SEARCH_SPACE)[k % len(SEARCH_SPACE)] for k in range(NUM_STUDIES
 SHARES = [len(range(k, IN_FLIGHT, NUM_STUDIES)) for k in range(NUM_STUDIES)]
 """Trials in flight of each study."""
 
-Mark = Callable[[], None]
-"""Called after each trial that was told."""
+Mark = Callable[[float], None]
+"""Called after each trial that was told, with the CPU time of its tell in seconds."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def run_steering(trials: int, folder: Path, mark: Mark) -> None:
     """The studies as `parsl-optuna` runs them."""
     store = Store.at(folder / "artifacts", folder / "results")
     studies = [
-        Study(
+        TimedStudy(
             problem,
             method,
             StudySettings(max_trials=trials, batch_size=share, method_budget=600.0),
@@ -85,7 +85,10 @@ def run_steering(trials: int, folder: Path, mark: Mark) -> None:
         observer=Marks(mark),
         say=print,
     ).run()
-    if outcome.failures or sum(len(study.rows) for study in studies) != trials * NUM_STUDIES:
+    if (
+        outcome.failures
+        or sum(study.standing.num_ended for study in studies) != trials * NUM_STUDIES
+    ):
         raise SystemExit(f"Not every trial was run: {outcome}")
 
 
@@ -110,8 +113,9 @@ def run_bare(trials: int, folder: Path, mark: Mark) -> None:
             ask(k)
     while waiting:
         k, trial, error = waiting.popleft()
+        begun = time.process_time()
         studies[k].tell(trial, error)
-        mark()
+        mark(time.process_time() - begun)
         if asked[k] < trials:
             asked[k] += 1
             ask(k)
@@ -140,6 +144,18 @@ class InstantPool:
     def close(self, *, cancel: bool = False) -> None: ...
 
 
+class TimedStudy(Study):
+    """A study that knows what its last tell took."""
+
+    seconds = 0.0
+
+    def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
+        begun = time.process_time()
+        row = super().tell(asked, result)
+        self.seconds = time.process_time() - begun
+        return row
+
+
 class Marks:
     """An observer that only counts."""
 
@@ -152,8 +168,8 @@ class Marks:
     def study_began(self, study: Study) -> None: ...
     def study_ended(self, study: Study) -> None: ...
 
-    def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
-        self._mark()
+    def trial_ended(self, study: TimedStudy, row: Mapping[str, Any]) -> None:
+        self._mark(study.seconds)
 
 
 def instant_reference(problem_spec: dict, out: str, **kwargs: Any) -> dict:
@@ -204,6 +220,8 @@ class Cost(NamedTuple):
     wall: float
     cpu: float
     """Seconds, as `wall`."""
+    tells: float
+    """CPU seconds of the tells alone."""
     memory: float
     """Resident at their end, MB."""
 
@@ -229,21 +247,22 @@ def take_turns(trials: int, folder: Path) -> Iterator[dict[str, Cost]]:
 
 def in_turn(name: str, trials: int, folder: Path, end: Connection) -> None:
     """One loop, in a process of its own."""
-    told, memory = 0, psutil.Process().memory_info
+    told, tells, memory = 0, 0.0, psutil.Process().memory_info
     began = (0.0, 0.0)
 
     def wait() -> None:
-        nonlocal began
+        nonlocal began, tells
         end.recv()
+        tells = 0.0
         began = time.perf_counter(), time.process_time()
 
     def tell_cost() -> None:
         wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-        end.send(Cost(wall, cpu, memory().rss / 1e6))
+        end.send(Cost(wall, cpu, tells, memory().rss / 1e6))
 
-    def mark() -> None:
-        nonlocal told
-        told += 1
+    def mark(seconds: float) -> None:
+        nonlocal told, tells
+        told, tells = told + 1, tells + seconds
         if told % (TURN * NUM_STUDIES) == 0 and told < trials * NUM_STUDIES:
             tell_cost()
             wait()
@@ -256,8 +275,9 @@ def in_turn(name: str, trials: int, folder: Path, end: Connection) -> None:
 LOOPS = {"bare": run_bare, "steering": run_steering}
 
 HEADER = """
-| trials of each study | steering, trials/s | Optuna alone | ratio | of CPU time | memory | alone |
-| --- | --- | --- | --- | --- | --- | --- |"""
+| trials of each study | steering, trials/s | Optuna alone | ratio | of CPU time \
+| a tell | alone | memory | alone |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def report(turns: Iterable[dict[str, Cost]], trials: int) -> None:
@@ -280,14 +300,15 @@ def print_row(name: str, turns: Sequence[dict[str, Cost]]) -> None:
     print(
         f"| {name} | {count / mine.wall:.1f} | {count / bare.wall:.1f} "
         f"| {bare.wall / mine.wall:.0%} | {bare.cpu / mine.cpu:.0%} "
+        f"| {mine.tells / count * 1e3:.2f} ms | {bare.tells / count * 1e3:.2f} ms "
         f"| {mine.memory:.0f} MB | {bare.memory:.0f} MB |",
         flush=True,
     )
 
 
 def sum_up(costs: Sequence[Cost]) -> Cost:
-    wall, cpu = sum(cost.wall for cost in costs), sum(cost.cpu for cost in costs)
-    return Cost(wall, cpu, costs[-1].memory)
+    wall, cpu, tells = (sum(each) for each in zip(*(cost[:3] for cost in costs), strict=True))
+    return Cost(wall, cpu, tells, costs[-1].memory)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ class Journal:
         """All trials, by number; they belong to Optuna and are not to be changed."""
         return self._study.get_trials(deepcopy=False)
 
+    def told(self) -> Iterator[tuple[FrozenTrial, dict[str, Any]]]:
+        """The trials that were told or lost, by number, each with the record it was told with.
+
+        Records are read from the file one by one. Trials that another program ended, such as the
+        dashboard, have none and are no runs of ours.
+        """
+        for trial in self.trials():
+            if trial.state.is_finished() and _RECORD in trial.user_attrs:
+                yield trial, json.loads(self._record(trial))
+
+    def _record(self, trial: FrozenTrial) -> str:
+        return self._file.log_at(trial.user_attrs[_RECORD])["user_attr"][_RECORD]
+
     def ask(self, seed: int) -> Trial:
         """Begins a new trial; `seed` decides the proposal, given the trials told so far."""
         self._reseed(seed)
@@ -88,16 +102,24 @@ class Journal:
         self._file.sync()
 
     def _keep(self, trial: Trial, record: dict[str, Any]) -> None:
-        # As text: Optuna copies attributes deeply at each tell, and holds them in memory.
+        # As text: Optuna copies attributes deeply at each tell.
         trial.set_user_attr(_RECORD, json.dumps(record, separators=(",", ":")))
 
     def snapshot(self, path: Path) -> None:
         """Pickles the study with its finished trials, free of this storage, for users."""
-        copy = optuna.create_study(study_name=self.name)
-        copy.add_trials([trial for trial in self.trials() if trial.state.is_finished()])
+        study = optuna.create_study(study_name=self.name)
+        study.add_trials(self._whole(trial) for trial in self.trials() if trial.state.is_finished())
         for key, value in self._study.user_attrs.items():
-            copy.set_user_attr(key, value)
-        write_bytes(path, pickle.dumps(copy))
+            study.set_user_attr(key, value)
+        write_bytes(path, pickle.dumps(study))
+
+    def _whole(self, trial: FrozenTrial) -> FrozenTrial:
+        """The trial with its record itself."""
+        if _RECORD not in trial.user_attrs:
+            return trial
+        whole = copy(trial)
+        whole.user_attrs = {**trial.user_attrs, _RECORD: self._record(trial)}
+        return whole
 
     def _reseed(self, seed: int) -> None:
         self._study.sampler = _Proposer(seed, self._lasting)
@@ -108,11 +130,36 @@ class _JournalFile(JournalFileBackend):
 
     Every line is with the system at once, so that a killed process loses none; a power cut may
     take a trial that was only asked for.
+
+    Optuna holds in memory what it reads here, for good. Of a record it is told only where in the
+    file it begins, so that a study in memory does not grow by what its trials have left.
     """
 
     def __init__(self, path: Path):
         self._path, self._one_writer = path, JournalFileOpenLock(str(path))
+        self._lines_read, self._bytes_read = 0, 0
         super().__init__(str(path), lock_obj=self._one_writer)
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The lines from a number on; a last one that is still being written comes next time."""
+        if log_number_from < self._lines_read:
+            self._lines_read, self._bytes_read = 0, 0
+        with self._path.open("rb") as file:
+            file.seek(self._bytes_read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                begin, log = self._bytes_read, json.loads(line)
+                self._lines_read += 1
+                self._bytes_read += len(line)
+                if self._lines_read > log_number_from:
+                    yield {**log, "user_attr": {_RECORD: begin}} if _is_record(log) else log
+
+    def log_at(self, begin: int) -> dict[str, Any]:
+        """The line that begins at a byte."""
+        with self._path.open("rb") as file:
+            file.seek(begin)
+            return json.loads(file.readline())
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
@@ -148,10 +195,8 @@ class _Proposer(TPESampler):
         return self._lasting.infer_relative_search_space(study, trial)
 
 
-def stored_record(trial: FrozenTrial) -> dict[str, Any] | None:
-    """The record a finished trial was told with."""
-    text = trial.user_attrs.get(_RECORD)
-    return None if text is None else json.loads(text)
+def _is_record(log: Mapping[str, Any]) -> bool:
+    return "trial_id" in log and _RECORD in log.get("user_attr", ())
 
 
 def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:

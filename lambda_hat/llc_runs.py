@@ -6,14 +6,14 @@ The line of a study without ask and tell: the same problems, runners, store and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
 from lambda_hat.events import EventLoop, error_of, sentence
 from lambda_hat.execution import DeadlineExceeded, TaskPool
-from lambda_hat.results import rows_if_whole
+from lambda_hat.results import whole_rows
 from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_late, grace_sec
 from lambda_hat.store import Store, read_if_whole
 from lambda_hat.table import same_rows, trial_row, write_table
@@ -73,7 +73,6 @@ class LLCRuns:
         self._order = [(item, spec) for item, group in specs.items() for spec in group]
         self._results: dict[str, TrialResult] = {}
         self._references: dict[str, Reference | None] = {}
-        self._earlier = rows_if_whole(store.llc_table, say)
         self._loop = EventLoop(self._write)
         self.outcome = Outcome()
 
@@ -88,7 +87,7 @@ class LLCRuns:
     def rows(self) -> list[dict[str, Any]]:
         """One row a run that has ended, in the config's order, below those of other configs."""
         own = {spec.trial_id for _, spec in self._order}
-        earlier = [row for row in self._earlier.values() if row["trial_id"] not in own]
+        earlier = [row for row in self._earlier() if row["trial_id"] not in own]
         return earlier + [
             self._row(item, spec, number)
             for number, (item, spec) in enumerate(self._order)
@@ -107,8 +106,11 @@ class LLCRuns:
 
     def _write(self) -> None:
         rows = self.rows()
-        if not (same_rows(rows, self._earlier.values()) and self._store.llc_table.exists()):
+        if not (same_rows(rows, self._earlier()) and self._store.llc_table.exists()):
             write_table(self._store.llc_table, rows)
+
+    def _earlier(self) -> Iterator[dict[str, Any]]:
+        return whole_rows(self._store.llc_table, self._say)
 
     def _begin(self) -> None:
         for item, specs in self._specs.items():

@@ -191,13 +191,13 @@ class Scheduler:
                 self._end(study)
 
     def _end(self, study: Study) -> None:
+        standing = study.standing
         if study.given_up:
             self.outcome.failures.append(f"Study {study.name} gave up: {study.stopped}.")
-        elif study.best is None and study.rows:
-            last = study.rows[max(study.rows)]["error_msg"]
+        elif standing.best is None and standing.last is not None:
             self.outcome.failures.append(
-                f"Study {study.name} has no result: all {len(study.rows)} trials failed, the "
-                f"last one because {last}"
+                f"Study {study.name} has no result: all {standing.num_ended} trials failed, the "
+                f"last one because {standing.last['error_msg']}"
             )
         self._observer.study_ended(study)
 

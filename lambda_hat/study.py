@@ -1,23 +1,23 @@
 """Reference -> Trials: one study, which asks, tells and resumes.
 
 A study is one method tuned on one problem. Its journal is the source of truth; this object is
-what the journal says, held in memory so that a tell costs the same at any length.
+what the journal says. It holds no rows: they are read from the journal when they are wanted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, Trial
 
 from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
-from lambda_hat.journal import Journal, stored_record
+from lambda_hat.journal import Journal
 from lambda_hat.objective import objective_from_metrics, penalty
-from lambda_hat.rows import Rows
 from lambda_hat.search_space import Space, suggest_method_params
+from lambda_hat.standing import Standing
 from lambda_hat.store import Store, read_if_whole, write_json
 from lambda_hat.table import trial_row
 from lambda_hat.trial import (
@@ -27,7 +27,6 @@ from lambda_hat.trial import (
     TrialResult,
     TrialSpec,
     derive_seed,
-    is_complete,
 )
 
 MAX_LOST = 3
@@ -56,6 +55,16 @@ class Asked:
     spec: TrialSpec
 
 
+class _Told(NamedTuple):
+    """A trial that has ended."""
+
+    number: int
+    spec: TrialSpec
+    result: TrialResult
+    score: float | None
+    """What Optuna was told; None where it was told a failure."""
+
+
 class Study:
     """One method on one problem.
 
@@ -80,17 +89,15 @@ class Study:
     ):
         self.problem, self.method, self.settings = problem, method, settings
         self.name = f"{problem.pid}:{method}"
-        self.rows = Rows()
-        self.best: dict[str, Any] | None = None
         self.in_flight: set[int] = set()
         self.reference = Reference(None, 0.0, "failed")
+        self.standing = Standing()
         self.stopped: str | None = None
         """Why the study ends before `max_trials`; None while it goes on."""
         self.given_up = False
         self._space, self._store, self._say = space, store, say
         self._journal = Journal(store.journal(problem.pid, method), self.name, say=say)
-        self._asked = self._lost = self._lost_in_a_row = self._without_gain = 0
-        self._worst, self._anchor = -math.inf, math.inf
+        self._asked = self._lost_in_a_row = 0
 
     # Beginning.
 
@@ -109,10 +116,11 @@ class Study:
             StudyChanged: The study was begun with another reference.
         """
         self.reference = self._settle(reference)
+        self.standing = Standing(self.reference.se_ref, patience=self.settings.patience)
+        for told in self._told():
+            self._mend(told)
+            self._take(self._row(told))
         frozen = self._journal.trials()
-        for trial in frozen:
-            if trial.state.is_finished():
-                self._recall(trial)
         self._asked = len(frozen)
         left = [trial for trial in frozen if not trial.state.is_finished()]
         return [self._reopen(trial) for trial in left]
@@ -144,18 +152,6 @@ class Study:
             method_budget=settings.method_budget,
         )
 
-    def _recall(self, trial: FrozenTrial) -> None:
-        """Puts a finished trial into the books; its file is made whole from the journal."""
-        record = stored_record(trial)
-        if record is None:
-            return  # Ended by another program, such as the dashboard: no run of ours.
-        result = record["metrics"]
-        spec = self._spec(trial.number, record["hyperparams"])
-        path = self._store.metrics(spec.pid, self.method, spec.trial_id)
-        if path.exists() and read_if_whole(path, RESULT_KEYS, self._say) is None:
-            write_json(path, result)
-        self._book(trial.number, spec, result, trial.value)
-
     def _reopen(self, frozen: FrozenTrial) -> Asked:
         return self._draw(self._journal.reopen(frozen, self._seed("tpe", frozen.number)))
 
@@ -167,7 +163,7 @@ class Study:
         return (
             self.stopped is None
             and len(self.in_flight) < self.settings.batch_size
-            and self._asked - self._lost < self.settings.max_trials
+            and self._asked - self.standing.num_lost < self.settings.max_trials
         )
 
     def ask(self) -> Asked:
@@ -206,52 +202,59 @@ class Study:
         llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
         score = objective_from_metrics(result, llc_ref, huber_delta=delta)
         if not math.isfinite(score):
-            score = penalty(llc_ref, self._worst, huber_delta=delta)
+            score = penalty(llc_ref, self.standing.worst, huber_delta=delta)
         self._journal.tell(asked.trial, score, _record(asked, result))
-        return self._book(asked.number, asked.spec, result, score)
+        self._lost_in_a_row = 0
+        return self._end(asked, result, score)
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that its worker did not survive; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
         self._journal.lose(asked.trial, _record(asked, result))
-        row = self._book(asked.number, asked.spec, result, None)
         self._lost_in_a_row += 1
         if self._lost_in_a_row >= MAX_LOST:
             self.given_up = True
             self.stopped = f"{MAX_LOST} trials in a row lost their worker, the last one: {reason}"
+        return self._end(asked, result, None)
+
+    def _end(self, asked: Asked, result: TrialResult, score: float | None) -> dict[str, Any]:
+        row = self._row(_Told(asked.number, asked.spec, result, score))
+        self.in_flight.discard(asked.number)
+        self._take(row)
         return row
 
-    def _book(
-        self, number: int, spec: TrialSpec, result: TrialResult, score: float | None
-    ) -> dict[str, Any]:
-        row = trial_row(
-            spec,
-            result,
-            number=number,
+    def _take(self, row: Mapping[str, Any]) -> None:
+        self.standing.take(row)
+        if self.standing.converged and self.stopped is None:
+            patience = self.settings.patience
+            self.stopped = f"converged: no gain beyond the reference's error in {patience} trials"
+
+    # What there is.
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row for each trial that has ended, by number; each is made when it is its turn."""
+        return map(self._row, self._told())
+
+    def _told(self) -> Iterator[_Told]:
+        for trial, record in self._journal.told():
+            spec = self._spec(trial.number, record["hyperparams"])
+            yield _Told(trial.number, spec, record["metrics"], trial.value)
+
+    def _row(self, told: _Told) -> dict[str, Any]:
+        return trial_row(
+            told.spec,
+            told.result,
+            number=told.number,
             label=self.problem.label,
-            objective=score,
+            objective=told.score,
             reference=self.reference,
         )
-        self.rows.add(number, row)
-        self.in_flight.discard(number)
-        if score is None:
-            self._lost += 1
-        else:
-            self._lost_in_a_row = 0
-            self._weigh(row, score, complete=is_complete(result))
-        return row
 
-    def _weigh(self, row: dict[str, Any], score: float, *, complete: bool) -> None:
-        self._worst = max(self._worst, score)
-        if complete and (self.best is None or score < self.best["objective"]):
-            self.best = row
-        if complete and row["error"] < self._anchor - self.reference.se_ref:
-            self._anchor, self._without_gain = row["error"], 0
-        else:
-            self._without_gain += 1
-        patience = self.settings.patience
-        if patience is not None and self._without_gain >= patience:
-            self.stopped = f"converged: no gain beyond the reference's error in {patience} trials"
+    def _mend(self, told: _Told) -> None:
+        """Makes a trial's file whole from the journal, if it is damaged."""
+        path = self._store.metrics(told.spec.pid, self.method, told.spec.trial_id)
+        if path.exists() and read_if_whole(path, RESULT_KEYS, self._say) is None:
+            write_json(path, told.result)
 
     def snapshot(self) -> None:
         """Refreshes the pickled study."""

@@ -115,7 +115,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Args:
         path: The file.
         rows: Gone through twice, for the schema and to be written. `GROUP` of them at a time are
-            turned into columns, so that rows that are unpacked on the way need little memory.
+            turned into columns, so that rows that are made on the way need little memory.
     """
     schema = _schema(rows)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:

@@ -1,4 +1,4 @@
-"""Studies -> results folder: what is written, when, and what is kept in memory."""
+"""Studies -> results folder: what is written, and when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambda_hat.results import Results
-from lambda_hat.rows import Rows
+from lambda_hat.standing import Standing
 from lambda_hat.store import Store
 from lambda_hat.table import read_table, trial_row
 from lambda_hat.trial import ProblemItem, Reference, TrialSpec
@@ -18,7 +18,8 @@ class Study:
 
     def __init__(self, store: Store, pid: str, method: str = "sgld"):
         self.problem, self.method = ProblemItem(pid, {}, "small/small"), method
-        self.rows = Rows()
+        self.standing = Standing()
+        self.ended: dict[int, dict] = {}
         self.snapshots = 0
         self._store = store
 
@@ -26,18 +27,19 @@ class Study:
         for number in numbers:
             spec = TrialSpec(self.problem.pid, {}, self.method, {"eta0": 0.1}, number, 10.0)
             result = {"status": "complete", "llc_hat": llc + number}
-            self.rows.add(
-                number,
-                trial_row(
-                    spec,
-                    result,
-                    number=number,
-                    label="small/small",
-                    objective=1.0,
-                    reference=Reference(4.5, 0.1, "ok"),
-                ),
+            self.ended[number] = trial_row(
+                spec,
+                result,
+                number=number,
+                label="small/small",
+                objective=1.0,
+                reference=Reference(4.5, 0.1, "ok"),
             )
+            self.standing.take(self.ended[number])
         return self
+
+    def rows(self) -> list[dict]:
+        return [self.ended[number] for number in sorted(self.ended)]
 
     def snapshot(self) -> None:
         self.snapshots += 1
@@ -87,11 +89,26 @@ def test_earlier_rows_stay_until_their_study_is_taken_over(store: Store) -> None
     assert written(store) == [("p_a", 0, 4.0), ("p_c", 0, 4.0), ("p_b", 0, 7.0)]
 
 
-def test_earlier_rows_that_were_written_anew_are_let_go(store: Store) -> None:
-    results_of(store, Study(store, "p_a").end(0, 1, 2), Study(store, "p_b").end(0)).write()
-    results = results_of(store, Study(store, "p_a").end(0, 1, 2, 3))
+def test_earlier_rows_are_read_again_at_each_write(store: Store) -> None:
+    results_of(store, Study(store, "p_a").end(0), Study(store, "p_b").end(0)).write()
+    study = Study(store, "p_a").end(0)
+    results = results_of(store, study)
+    for number in (1, 2, 3):
+        study.end(number)
+        results.write()
+    assert [row[:2] for row in written(store)] == [("p_b", 0), *(("p_a", k) for k in range(4))]
+
+
+def test_a_table_that_is_damaged_meanwhile_costs_only_the_rows_of_others(store: Store) -> None:
+    results_of(store, Study(store, "p_a").end(0), Study(store, "p_b").end(0)).write()
+    study, said = Study(store, "p_a").end(0), []
+    results = Results(store, say=said.append)
+    results.add(study)
+    store.trials_table.write_bytes(b"PAR1 and no more")
+    study.end(1)
     results.write()
-    assert [row["pid"] for row in results._earlier.values()] == ["p_b"]
+    assert [row[:2] for row in written(store)] == [("p_a", 0), ("p_a", 1)]
+    assert len(said) == 1 and "damaged" in said[0] and "kept as" in said[0]
 
 
 def test_nothing_is_written_where_all_stands(store: Store) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+import tracemalloc
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import yaml
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.execution import DeadlineExceeded, InProcessPool, PoolLost, WorkerLost
 from lambda_hat.fingerprint import StudyChanged
+from lambda_hat.journal import Journal
 from lambda_hat.results import Results
 from lambda_hat.scheduler import Outcome, ReferencePlan, Scheduler
 from lambda_hat.search_space import read_search_space
@@ -131,11 +133,12 @@ class Line:
         run_trial: Any = instant_trial,
         reference: ReferencePlan | None = None,
         space: Any = None,
+        observer: Silent | None = None,
         **settings: Any,
     ) -> Outcome:
         settings = {"max_trials": 6, "batch_size": 2, "method_budget": 10.0, **settings}
         pool = pool or InProcessPool()
-        self.observer = Silent()
+        self.observer = observer or Silent()
         self.studies = [
             Study(
                 self.problem,
@@ -448,6 +451,69 @@ def test_the_pickled_study_stands_alone(line: Line) -> None:
     study = pickle.loads(snapshot)
     assert len(study.trials) == 6
     assert study.best_value == line.table.objective.min()
+
+
+def test_the_pickled_study_holds_what_its_trials_were_told_with(line: Line) -> None:
+    line.run(methods=("vi",))
+    study = pickle.loads(line.store.snapshot(line.problem.pid, "vi").read_bytes())
+    for trial, row in zip(study.trials, line.studies[0].rows(), strict=True):
+        record = json.loads(trial.user_attrs["record"])
+        assert record["metrics"]["llc_hat"] == row["llc_hat"] and row["llc_hat"] > LLC
+        assert record["hyperparams"] == row["hyperparams"] == trial.params
+
+
+def wordy_trial(*args: Any, **kwargs: Any) -> dict:
+    return {**instant_trial(*args, **kwargs), "diagnostics": {"note": "." * 100_000}}
+
+
+class Keeping(Silent):
+    """An observer that keeps the rows."""
+
+    def trial_ended(self, study: Any, row: Any) -> None:
+        self.told.append(("row", row))
+
+
+def trial_number(row: dict) -> int:
+    return row["trial_number"]
+
+
+def test_rows_that_are_read_again_are_those_that_were_told(line: Line) -> None:
+    observer = Keeping()
+    line.run(methods=("vi",), observer=observer, pool=FailingPool(WorkerLost("gone")))
+    told = sorted((row for kind, row in observer.told if kind == "row"), key=trial_number)
+    assert told[0]["objective"] is None and told[-1]["objective"] > 0
+    assert list(line.studies[0].rows()) == told and len(told) == 7
+    line.run(methods=("vi",), pool=FailingPool())
+    assert line.ran == [] and list(line.studies[0].rows()) == told
+
+
+def test_what_trials_leave_is_not_held_in_memory(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=2, run_trial=wordy_trial)  # What is imported, is.
+    tracemalloc.start()
+    try:
+        line.run(methods=("vi",), max_trials=22, run_trial=wordy_trial)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    last = line.studies[0].standing.last
+    assert last is not None and len(last["diagnostics"]["note"]) == 100_000
+    left = line.store.journal(line.problem.pid, "vi").stat().st_size
+    assert left > 22 * 100_000 and held < left / 4  # The best row, the last, and Optuna's own.
+
+
+def test_a_line_that_another_program_is_writing_is_read_when_it_is_whole(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=2)
+    path = line.store.journal(line.problem.pid, "vi")
+    journal = Journal(path, line.studies[0].name, say=print)
+    note = {"op_code": 2, "worker_id": "dashboard", "study_id": 0, "user_attr": {"note": "mine"}}
+    text = json.dumps(note) + "\n"
+    with path.open("a") as file:
+        file.write(text[:30])
+        file.flush()
+        assert "note" not in journal._study.user_attrs and len(journal.trials()) == 2
+        file.write(text[30:])
+    assert journal._study.user_attrs["note"] == "mine"
+    assert len(list(journal.told())) == 2
 
 
 def test_a_signal_ends_the_run_between_two_trials_and_it_resumes(line: Line) -> None:

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lambda_hat.results import rows_if_whole
-from lambda_hat.rows import Rows
+from lambda_hat.results import whole_rows
 from lambda_hat.table import read_table, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
 
@@ -135,28 +134,17 @@ def test_rows_come_back_as_they_were_and_in_order(tmp_path: Path) -> None:
     assert set(back[0]) == set(some[0])
 
 
-class Packed:
-    """Many packed rows, each unpacked when it is its turn."""
+class Made:
+    """Many rows, each made when it is its turn."""
 
     def __init__(self, count: int):
-        self.rows = Rows()
-        for k in range(count):
-            self.rows.add(k, row(k, 4.0 + k))
+        self.count = count
 
     def __iter__(self) -> Iterator[dict]:
-        return iter(self.rows.values())
+        return (row(k, 4.0 + k) for k in range(self.count))
 
 
-def test_packed_rows_are_what_was_packed() -> None:
-    some = mixed_rows()
-    rows = Rows()
-    for k, one in enumerate(some):
-        rows.add(k, one)
-    rows.drop(0)  # The dictionary of the others stays.
-    assert list(rows.values()) == some[1:] and 0 not in rows
-
-
-def peak_of_writing(path: Path, rows: Packed) -> int:
+def peak_of_writing(path: Path, rows: Made) -> int:
     tracemalloc.start()
     try:
         write_table(path, rows)
@@ -170,20 +158,9 @@ def test_writing_many_rows_takes_the_memory_of_a_group(
 ) -> None:
     monkeypatch.setattr("lambda_hat.table.GROUP", 100)
     path = tmp_path / "t.parquet"
-    write_table(path, Packed(1))  # What is imported and cached on first use is none of it.
-    group = peak_of_writing(path, Packed(100))
-    assert peak_of_writing(path, Packed(1500)) < 3 * group  # Two are there while they change.
-
-
-def test_packed_rows_take_a_small_part_of_the_memory_of_dicts(tmp_path: Path) -> None:
-    write_table(tmp_path / "t.parquet", Packed(400))
-    tracemalloc.start()
-    dicts = read_table(tmp_path / "t.parquet")
-    of_dicts = tracemalloc.get_traced_memory()[0]
-    packed = rows_if_whole(tmp_path / "t.parquet", print)
-    of_packed = tracemalloc.get_traced_memory()[0] - of_dicts
-    tracemalloc.stop()
-    assert list(packed.values()) == dicts and of_packed < of_dicts / 5
+    write_table(path, Made(1))  # What is imported and cached on first use is none of it.
+    group = peak_of_writing(path, Made(100))
+    assert peak_of_writing(path, Made(1500)) < 3 * group  # Two are there while they change.
 
 
 def test_the_best_is_the_smallest_objective_of_a_complete_trial(tmp_path: Path) -> None:
@@ -203,5 +180,5 @@ def test_a_damaged_table_is_set_aside(tmp_path: Path, keep: int) -> None:
     write_table(path, [row(0, 4.0)])
     path.write_bytes(path.read_bytes()[:keep])
     said: list[str] = []
-    assert not rows_if_whole(path, said.append)
+    assert not list(whole_rows(path, said.append))
     assert "damaged" in said[0] and not path.exists()

@@ -62,9 +62,9 @@ class Console(Terminal):
     ) -> None:
         """The final tables, what failed, and where everything is."""
         self.out.print()
-        for table in result_tables([s for s in studies if s.rows]):
+        for table in result_tables([s for s in studies if s.standing.num_ended]):
             self.out.print(table)
-        if not outcome.interrupted and any(study.rows for study in studies):
+        if not outcome.interrupted and any(study.standing.num_ended for study in studies):
             self.show_facts(files_of(store))
         self.show_ending(outcome, resume)
 
@@ -107,16 +107,16 @@ class Console(Terminal):
 
     def study_began(self, study: Study) -> None:
         self._begun.add(study.name)
-        if study.rows:
-            done = counted(len(study.rows), "trial")
+        if study.standing.num_ended:
+            done = counted(study.standing.num_ended, "trial")
             self.line(f"{self._name(study)}: {done} from earlier runs")
 
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
         if self.alive:
             return
         every = max(1, study.settings.max_trials // PLAIN_LINES)
-        news = row is study.best or row["objective"] is None
-        if news or len(study.rows) % every == 0:
+        news = row is study.standing.best or row["objective"] is None
+        if news or study.standing.num_ended % every == 0:
             self.line(f"{self._name(study)}: {self._progress(study)}")
 
     def study_ended(self, study: Study) -> None:
@@ -124,10 +124,11 @@ class Console(Terminal):
         self.line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}")
 
     def _progress(self, study: Study) -> str:
-        done = f"{len(study.rows)} of {study.settings.max_trials} trials"
-        if study.best is None:
+        done = f"{study.standing.num_ended} of {study.settings.max_trials} trials"
+        best = study.standing.best
+        if best is None:
             return f"{done}, no estimate yet"
-        return f"{done}, best error {study.best['error']:.3g} in trial {study.best['trial_number']}"
+        return f"{done}, best error {best['error']:.3g} in trial {best['trial_number']}"
 
     def _name(self, study: Study) -> str:
         return f"{escape(study.problem.label)} {study.method}"

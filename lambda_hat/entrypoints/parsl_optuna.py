@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 say=console.say,
             ).run()
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
-        if not outcome.interrupted and any(study.rows for study in studies):
+        if not outcome.interrupted and any(study.standing.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
             write_report(plan.store, command=command, notes=outcome.failures)
     console.show_outcome(outcome, studies, plan.store, resume=again(argv))

@@ -43,14 +43,14 @@ def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float
 
 
 def _progress(study: Study) -> tuple[str, ...]:
-    done, total = len(study.rows), study.settings.max_trials
+    done, best, total = study.standing.num_ended, study.standing.best, study.settings.max_trials
     filled = min(BAR, round(BAR * done / total))
     bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/]"
     count = f"{done}/{total}"
-    if study.best is None:
+    if best is None:
         return bar, count, "[dim]no estimate yet[/]" if done else ""
-    estimate = with_error(study.best["llc_hat"], study.best["se_hat"])
-    return bar, count, f"best LLC {estimate}", f"error {study.best['error']:.2g}"
+    estimate = with_error(best["llc_hat"], best["se_hat"])
+    return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}"
 
 
 def result_tables(studies: Sequence[Study]) -> list[Table]:
@@ -82,12 +82,11 @@ def _result_table(studies: Sequence[Study]) -> Table:
 
 
 def _result(study: Study) -> tuple[str, ...]:
-    rows = list(study.rows.values())
-    failed = sum(1 for row in rows if row["status"] != "complete")
-    trials = f"{len(rows)}" + (f" ({failed} failed)" if failed else "")
-    seconds = [row["runtime_sec"] for row in rows if row["runtime_sec"] is not None]
-    mean = f"{sum(seconds) / len(seconds):.3g}" if seconds else "-"
-    best = study.best
+    standing, best = study.standing, study.standing.best
+    failed = f" ({standing.num_failed} failed)" if standing.num_failed else ""
+    trials = f"{standing.num_ended}{failed}"
+    seconds = standing.mean_runtime_sec
+    mean = "-" if seconds is None else f"{seconds:.3g}"
     if best is None:
         return trials, "-", "-", mean, "no trial gave an estimate"
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
