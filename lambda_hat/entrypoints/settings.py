@@ -26,7 +26,7 @@ from lambda_hat.conf.compose import (
     compose_reference,
     compose_sampler,
 )
-from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.entrypoints.config_file import read_raw
 from lambda_hat.fingerprint import fingerprint
 from lambda_hat.scheduler import ReferencePlan
@@ -108,7 +108,8 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     raw, faults = read_raw(path, sets, options, section="optuna")
     keys = ("problems", "methods", "optuna", "reference", "search_space")
     check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
-    problems = _problems(raw, faults)
+    reference = _collect(faults, compose_reference, raw.get("reference"))
+    problems = _problems(raw, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
     check_keys(section, [*known, "convergence"], "optuna", faults)
@@ -116,12 +117,8 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
     optuna = read(OptunaSection, section, "optuna", faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
-    reference = _collect(faults, compose_reference, raw.get("reference"))
     space = _collect(faults, read_search_space, raw.get("search_space"))
     methods = _methods(raw.get("methods"), space, faults)
-    for item in problems if reference else ():
-        check = partial(check_reference, reference)
-        _collect(faults, check, compose_problem(item.spec), where=f"reference, {item.label}")
     store = _store(raw, faults)
     if faults or optuna is None or convergence is None:
         raise ConfigError(faults)
@@ -176,7 +173,10 @@ def _collect(faults: list[str], compose: Any, given: object, **where: str) -> An
         return None
 
 
-def _problems(raw: Mapping[str, Any], faults: list[str]) -> tuple[ProblemItem, ...]:
+def _problems(
+    raw: Mapping[str, Any], faults: list[str], reference: ReferenceConfig | None = None
+) -> tuple[ProblemItem, ...]:
+    """The problems that can be composed, and for which the reference's method is one."""
     items: list[ProblemItem] = []
     for index, spec in enumerate(_list(raw, "problems", faults)):
         where = f"problems[{index}]"
@@ -190,7 +190,11 @@ def _problems(raw: Mapping[str, Any], faults: list[str]) -> tuple[ProblemItem, .
         if config.pid in pids:
             twin = f"problems[{pids.index(config.pid)}]"
             faults.append(f"{where} is the same problem as {twin}. Leave one out.")
-        items.append(ProblemItem(config.pid, dict(spec), label_of(spec)))
+        item = ProblemItem(config.pid, dict(spec), label_of(spec))
+        if reference is not None:
+            check = partial(check_reference, reference)
+            _collect(faults, check, config, where=f"reference, {item.label}")
+        items.append(item)
     return tuple(items)
 
 

@@ -20,6 +20,8 @@ MIN_RUNS = 3
 UNIQUE_ANCESTORS = 10
 ACCEPTANCE = 0.3
 LEFTOVER = 0.8
+GROWTH = 1.5
+"""How much longer chains get each time a gate that more draws can mend fails."""
 MIXING = ("rhat", "ess_bulk", "relative_se")
 """HMC's gates that fail where chains mix slowly, and nothing else need be wrong."""
 
@@ -82,9 +84,24 @@ def ask_gates(
     ]  # fmt: skip
 
 
-def ask_gibbs_gates(*, llc: float, se: float, diagnostics: Mapping[str, Any]) -> list[Gate]:
-    """All gates of a reference made by Gibbs sampling, where w* is a minimum in closed form."""
-    return [*_mixing(diagnostics), _relative_se(llc, se), _positive(llc), _virial(diagnostics)]
+def ask_gibbs_gates(
+    *, llc: float, se: float, diagnostics: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> list[Gate]:
+    """All gates of a reference made by Gibbs sampling, which has no step size that could fail.
+
+    Args:
+        llc: the estimate.
+        se: its standard error.
+        diagnostics: as `lambda_hat.references.gibbs` gives them.
+        evidence: why w* is a minimum (see `lambda_hat.problem`).
+    """
+    return [
+        *_mixing(diagnostics),
+        _relative_se(llc, se),
+        _positive(llc),
+        _virial(diagnostics),
+        _shift_bias(llc, evidence),
+    ]
 
 
 def ask_smc_gates(

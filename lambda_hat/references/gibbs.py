@@ -23,12 +23,10 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problem import Problem
 from lambda_hat.problem.forms import DeepLinearForm, NetworkForm
-from lambda_hat.references.gates import Gate, ask_gibbs_gates
+from lambda_hat.references.gates import GROWTH, Gate, ask_gibbs_gates
 
 Matrix = Float[np.ndarray, "out in"]
 
-GROWTH = 1.5
-"""How much longer the chains get each time a gate that more draws can mend fails."""
 SCALING = 0.3
 """Standard deviation of the logarithm of a proposed scaling."""
 
@@ -90,7 +88,7 @@ def sample_gibbs(
         while len(rows) < wanted and time.monotonic() < began + budget_sec:
             rows.append([chain.sweep() for chain in chains])
         took = time.monotonic() - began
-        result = _judge(model, rows[config.num_warmup :], len(problem.w_star))
+        result = _judge(problem, model, rows[config.num_warmup :])
         result |= {"work": 0.0, "seconds": {"sample": took}}
         failed = [gate for gate in result["gates"] if not gate.passed]
         hopeless = not all(gate.mendable for gate in failed)
@@ -188,7 +186,7 @@ class Chain:
             low[i], high[:, i] = row, column
 
 
-def _judge(model: Model, rows: list[list[Swept]], d: int) -> dict[str, Any]:
+def _judge(problem: Problem, model: Model, rows: list[list[Swept]]) -> dict[str, Any]:
     """Estimate, diagnostics and gates of the sweeps so far."""
     result: dict[str, Any] = {"llc": None, "se": None, "diagnostics": {}, "draws": len(rows)}
     if len(rows) < 20:
@@ -198,7 +196,7 @@ def _judge(model: Model, rows: list[list[Swept]], d: int) -> dict[str, Any]:
         return {**result, "gates": [Gate("estimate", False, True, reason)]}
     kept = np.array(rows)
     llc = model.nbeta * (kept[..., 0] - model.excess(model.centre))
-    virial = kept[..., 1] / d
+    virial = kept[..., 1] / len(problem.w_star)
     error = float(virial.std()) / math.sqrt(effective_draws(virial))
     diagnostics = {
         "rhat": rhat(llc),
@@ -211,7 +209,7 @@ def _judge(model: Model, rows: list[list[Swept]], d: int) -> dict[str, Any]:
         "mean_distance": float(np.sqrt(kept[..., 2].mean())),
     }
     mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
-    gates = ask_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics)
+    gates = ask_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
     return {**result, "llc": mean, "se": se, "diagnostics": diagnostics, "gates": gates}
 
 

@@ -22,14 +22,12 @@ from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import Cost, load_checkpoint, save_checkpoint
-from lambda_hat.references.gates import Gate, ask_gates
+from lambda_hat.references.gates import GROWTH, Gate, ask_gates
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
 
 CHECKPOINT_SECONDS = 30.0
-GROWTH = 1.5
-"""How much longer the chains get each time a gate that more draws can mend fails."""
 PILOT_DRAWS = 1_000
 """Draws of each chain after which divergences and mixing are looked at for the first time."""
 HIGHEST_TARGET_ACCEPT = 0.98
@@ -155,15 +153,15 @@ class _Chains:
             return None
         if "divergences" in _failed(result) and (smaller := self._tuning.smaller_steps):
             return smaller
-        if self._mixes() or left < LONGER * sum(self._runner.progress.seconds.values()):
+        if self._mixes(result) or left < LONGER * sum(self._runner.progress.seconds.values()):
             return None
         return self._tuning.longer_trajectories
 
-    def _mixes(self) -> bool:
+    def _mixes(self, result: dict[str, Any]) -> bool:
         """Whether losses and distances from w* change fast enough for the gates."""
-        draws = self._runner.draws()
-        slowest = min(ess(draws.loss, "bulk"), ess(draws.distance, "bulk"))
-        return slowest >= SLOW * draws.loss.size
+        distance = self._runner.draws().distance
+        slowest = min(result["diagnostics"]["ess_bulk"], ess(distance, "bulk"))
+        return slowest >= SLOW * distance.size
 
     def _draw(self, num_draws: int, deadline: float) -> None:
         self._runner.run(

@@ -54,6 +54,9 @@ _PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 """What a gate that holds says."""
 
+_ASK: dict[str, Callable[..., list[Gate]]] = {"smc": ask_smc_gates, "gibbs": ask_gibbs_gates}
+"""The gates of the methods other than HMC."""
+
 
 def stored(path: Path) -> dict[str, Any]:
     """A JSON file of the store; empty where there is none that is whole."""
@@ -74,10 +77,8 @@ def passed_gates(reference: Mapping[str, Any]) -> list[str]:
     given: dict[str, Any] = {"diagnostics": numbers, "evidence": evidence}
     given |= {"llc": numbers["llc"], "se": numbers["se"]}
     try:
-        if reference.get("method") == "smc":
-            asked = ask_smc_gates(**given)
-        elif reference.get("method") == "gibbs":
-            asked = ask_gibbs_gates(**{k: given[k] for k in ("llc", "se", "diagnostics")})
+        if reference.get("method") in _ASK:
+            asked = _ASK[reference["method"]](**given)
         else:
             in_float64 = bool((reference.get("versions") or {}).get("x64"))
             asked = ask_gates(**given, float64=in_float64)
