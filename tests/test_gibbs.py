@@ -9,7 +9,9 @@ from lambda_hat.conf import ConfigError, check_reference, compose_problem, compo
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.problem.build import build_problem
+from lambda_hat.references import gibbs
 from lambda_hat.references.analytic import llc_exact
+from lambda_hat.references.checkpoint import save_arrays
 from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import sample_hmc
 
@@ -58,6 +60,70 @@ def test_a_budget_that_ends_before_there_is_an_estimate_is_said():
     result = sample_gibbs(network((2, 2, 2)), SETTINGS, budget_sec=0, seed=0)
     assert result["llc"] is None
     assert "sweeps >= 20" in result["gates"][0].reason
+
+
+def test_a_killed_run_goes_on_to_the_same_number(tmp_path, monkeypatch):
+    few = dataclasses.replace(SETTINGS, num_draws=400, num_warmup=20)
+    problem, path = network((2, 2, 2)), tmp_path / "gibbs.ckpt"
+    whole = sample_gibbs(problem, few, budget_sec=300, seed=0)
+    monkeypatch.setattr(gibbs, "CHECKPOINT_SECONDS", 0.02)
+    saves = iter(range(100))
+
+    def save_and_die(*args):
+        save_arrays(*args)
+        if next(saves) % 3 == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(gibbs, "save_arrays", save_and_die)
+    killed = 0
+    while True:
+        try:
+            parts = sample_gibbs(problem, few, budget_sec=300, seed=0, checkpoint=path)
+            break
+        except KeyboardInterrupt:
+            killed += 1
+    assert killed >= 2
+    assert (parts["llc"], parts["se"], parts["draws"]) == (
+        whole["llc"],
+        whole["se"],
+        whole["draws"],
+    )
+
+
+class Ticking:
+    """A clock that goes on by a second whenever it is looked at."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_budgets_that_were_too_short_add_up(tmp_path, monkeypatch):
+    few = dataclasses.replace(SETTINGS, num_draws=200, num_warmup=20)
+    problem, path = network((2, 2, 2)), tmp_path / "gibbs.ckpt"
+    whole = sample_gibbs(problem, few, budget_sec=300, seed=0)
+    monkeypatch.setattr(gibbs, "time", Ticking())
+    runs = [
+        sample_gibbs(problem, few, budget_sec=budget, seed=0, checkpoint=path)
+        for budget in (200, 400, 1e6)
+    ]
+    assert 0 < runs[0]["draws"] < runs[1]["draws"] < 200 <= runs[2]["draws"]
+    for run, budget in zip(runs, (200, 400), strict=False):
+        assert budget - 5 < run["seconds"]["sample"] <= budget + 5
+    assert runs[2]["llc"] == whole["llc"]
+
+
+def test_a_damaged_checkpoint_is_set_aside(tmp_path):
+    few = dataclasses.replace(SETTINGS, num_draws=100, num_warmup=20)
+    problem, path = network((2, 2, 2)), tmp_path / "gibbs.ckpt"
+    first = sample_gibbs(problem, few, budget_sec=300, seed=0, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-7])
+    again = sample_gibbs(problem, few, budget_sec=300, seed=0, checkpoint=path)
+    assert again["llc"] == first["llc"]
+    assert len(list(tmp_path.glob("gibbs.ckpt.broken-*"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Progress -> file: where the chains of a reference stand, so that a later run goes on."""
+"""Progress -> file: where the chains of a reference stand, so that a later run goes on.
+
+A file is NumPy's archive of arrays and a JSON header, behind a checksum; nothing is pickled.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from lambda_hat.samplers.loop import Progress
 from lambda_hat.store import set_aside, write_bytes
 
 _LOG = logging.getLogger(__name__)
+CHECKPOINT_SECONDS = 30.0
+"""Time between two checkpoints of chains that run."""
 _DIGEST = 64
 """Hex digits of the checksum that stands before the content."""
 
@@ -84,16 +89,36 @@ def save_checkpoint(
         "seconds": progress.seconds,
         "warmup_cut": progress.warmup_cut,
     }
+    save_arrays(path, header, arrays)
+
+
+def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
+    """The stored chains called `identity`, or None where there are none (see `load_arrays`)."""
+    if (stored := load_arrays(path, identity=identity)) is None:
+        return None
+    header, arrays = stored
+    return Checkpoint(
+        tuning=header["tuning"],
+        abandoned=(abandoned := Cost(**header["abandoned"])),
+        cost=abandoned + Cost(header["seconds"]),
+        rebuild=lambda like: _progress(header, arrays, like),
+    )
+
+
+def save_arrays(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays behind a JSON header, which has the `identity` they go by."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
     content = buffer.getvalue()
     write_bytes(path, hashlib.sha256(content).hexdigest().encode() + content)
 
 
-def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
-    """The stored chains called `identity`, or None where there are none.
+def load_arrays(
+    path: Path, *, identity: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """Header and arrays of a file, or None where there is none of that identity.
 
-    A damaged file is set aside with a warning; one of other chains is left to be overwritten.
+    A damaged file is set aside with a warning; one of another identity is left to be overwritten.
     """
     if not path.exists():
         return None
@@ -105,14 +130,7 @@ def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     header = json.loads(str(arrays.pop("header")))
-    if header["identity"] != identity:
-        return None
-    return Checkpoint(
-        tuning=header["tuning"],
-        abandoned=(abandoned := Cost(**header["abandoned"])),
-        cost=abandoned + Cost(header["seconds"]),
-        rebuild=lambda like: _progress(header, arrays, like),
-    )
+    return (header, arrays) if header["identity"] == identity else None
 
 
 def _progress(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Any) -> Progress:

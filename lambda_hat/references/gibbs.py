@@ -1,197 +1,132 @@
 """Problem -> Reference: Gibbs sampling of deep linear networks, without step size or metric.
 
-A squared loss of the product W_L .. W_1 is quadratic in each layer, so that a layer given the
-others is Gaussian and is drawn exactly, whatever its scale. Layers pin each other down, though:
-along W_{s+1} G^-1, G W_s the loss does not change, and drawing layers in turn would creep. There
-the tether alone decides. It is quadratic in the shears G = I + sum_i t_i e_i e_j', which are
-drawn exactly too (a Gibbs step along the orbits of a group, Liu & Sabatti 2000; shears have
-determinant 1), and scalings of one coordinate take an accept step. What is kept of a sweep is the
-loss expected of each layer given the others, which varies less than the loss itself.
+A route to the number that shares nothing with HMC but the problem (its moves are in
+`lambda_hat.references.layers`). It is checkpointed: a run that is killed, or whose budget was too
+short, goes on with the same random numbers.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problem import Problem
-from lambda_hat.problem.forms import DeepLinearForm, NetworkForm
+from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
 from lambda_hat.references.gates import GROWTH, Gate, ask_gibbs_gates
+from lambda_hat.references.layers import Chain, Model, Swept, read_model
+from lambda_hat.store import digest
 
-Matrix = Float[np.ndarray, "out in"]
-
-SCALING = 0.3
-"""Standard deviation of the logarithm of a proposed scaling."""
-
-
-class Model(NamedTuple):
-    """U = nbeta scale tr (P - fit) gram (P - fit)' + gamma/2 |w - w*|^2, P the layers' product."""
-
-    scale: float
-    fit: Matrix
-    gram: Matrix
-    centre: tuple[Matrix, ...]
-    """The layers of w*, the first one first."""
-    nbeta: float
-    gamma: float
-
-    def excess(self, layers: Sequence[Matrix]) -> float:
-        """The loss above that of `fit`."""
-        gap = _product(layers, len(self.gram)) - self.fit
-        return float(self.scale * np.sum((gap @ self.gram) * gap))
-
-
-class Swept(NamedTuple):
-    """What is kept of one sweep."""
-
-    excess: float
-    """Loss above that of `fit`, expected of each layer given the others; mean over layers."""
-    virial: float
-    """(w - w*) . grad U, layer by layer."""
-    distance: float
-    """|w - w*|^2."""
+LEAST_SWEEPS = 20
+"""Below these there is no estimate."""
 
 
 def sample_gibbs(
-    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int
+    problem: Problem,
+    config: ReferenceConfig,
+    *,
+    budget_sec: float,
+    seed: int,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """The Gibbs part of a reference: estimate, diagnostics, gates and cost.
 
     Makes `num_draws` sweeps of each chain after `num_warmup`, asks the gates, and makes more while
-    only gates fail that more sweeps can mend, until the deadline. Nothing is checkpointed: a run
-    that is killed begins anew.
+    only gates fail that more sweeps can mend, until the deadline.
 
     Args:
         problem: a deep linear network.
         config: chains, sweeps, warm-up.
-        budget_sec: wall time.
+        budget_sec: wall time, that of earlier runs counted.
         seed: of all chains.
+        checkpoint: file to go on from and to keep.
 
     Returns:
         {llc, se, diagnostics, gates, work, seconds, draws}, as the other methods give them.
     """
-    began = time.monotonic()
-    model = read_model(problem)
-    chains = [
-        Chain(model, np.random.default_rng([seed, chain])) for chain in range(config.num_chains)
-    ]
-    rows: list[list[Swept]] = []
-    wanted = config.num_warmup + config.num_draws
+    model, sweeps = read_model(problem), config.num_warmup + config.num_draws
+    identity = digest([problem.pid, seed, config.num_chains])
+    chains = _Chains(model, config.num_chains, seed, identity, checkpoint)
+    deadline = time.monotonic() + budget_sec - chains.seconds
     while True:
-        while len(rows) < wanted and time.monotonic() < began + budget_sec:
-            rows.append([chain.sweep() for chain in chains])
-        took = time.monotonic() - began
-        result = _judge(problem, model, rows[config.num_warmup :])
-        result |= {"work": 0.0, "seconds": {"sample": took}}
+        while sweeps < chains.num_sweeps:  # Gates are asked where one run would.
+            sweeps = math.ceil(GROWTH * sweeps)
+        chains.sweep(sweeps, deadline)
+        result = _judge(problem, model, chains.kept(config.num_warmup))
+        result |= {"work": 0.0, "seconds": {"sample": chains.seconds}}
         failed = [gate for gate in result["gates"] if not gate.passed]
         hopeless = not all(gate.mendable for gate in failed)
-        if len(rows) < wanted or hopeless or not failed:
+        if chains.num_sweeps < sweeps or hopeless or not failed:
             return result
-        wanted = math.ceil(GROWTH * wanted)
+        sweeps = math.ceil(GROWTH * sweeps)
 
 
-def read_model(problem: Problem) -> Model:
-    """The problem as a quadratic function of the product of its layers."""
-    posterior, form = problem.config.posterior, problem.form
-    if isinstance(form, DeepLinearForm):
-        widths, scale = form.widths, 0.5
-        fit, gram = problem.data["product"][0], np.eye(widths[0])
-    elif isinstance(form, NetworkForm) and not form.bias and form.activation == "identity":
-        widths = form.sizes
-        scale = 1.0 / widths[-1] if form.loss == "mse" else 0.5 / form.noise_scale**2
-        x, y = problem.data["x"], problem.data["y"]
-        fit, gram = np.linalg.lstsq(x, y, rcond=None)[0].T, x.T @ x / len(x)
-    else:
-        raise TypeError(f"Gibbs sampling is for deep linear networks, but got {form}.")
-    sizes = [a * b for a, b in zip(widths[:-1], widths[1:], strict=True)]
-    parts = np.split(problem.w_star, np.cumsum(sizes)[:-1])
-    shapes = zip(parts, widths[1:], widths[:-1], strict=True)
-    centre = tuple(part.reshape(out, inputs) for part, out, inputs in shapes)
-    return Model(scale, fit, gram, centre, problem.config.nbeta, posterior.gamma)
+class _Chains:
+    """Chains side by side, all that is kept of their sweeps, and the file they go on from."""
 
+    def __init__(self, model: Model, num_chains: int, seed: int, identity: str, path: Path | None):
+        seeds = [[seed, chain] for chain in range(num_chains)]
+        self._chains = [Chain(model, np.random.default_rng(parts)) for parts in seeds]
+        self._rows: list[list[Swept]] = []
+        self.seconds = 0.0
+        """Wall time so far, that of earlier runs counted."""
+        self._identity, self._path = identity, path
+        if path is not None and (stored := load_arrays(path, identity=identity)):
+            self._go_on(*stored)
 
-class Chain:
-    """One chain; it starts at w*, from which the first sweep frees it."""
+    @property
+    def num_sweeps(self) -> int:
+        return len(self._rows)
 
-    def __init__(self, model: Model, rng: np.random.Generator):
-        self._model, self._rng = model, rng
-        self._layers = [layer.copy() for layer in model.centre]
+    def kept(self, num_warmup: int) -> list[list[Swept]]:
+        """By sweep after the warm-up, and by chain."""
+        return self._rows[num_warmup:]
 
-    def sweep(self) -> Swept:
-        """Draws every layer, then moves along the group between each two."""
-        drawn = [self._draw_layer(s) for s in range(len(self._layers))]
-        for s in range(len(self._layers) - 1):
-            for j in range(len(self._layers[s])):
-                self._shear(s, j)
-                self._scale(s, j)
-        pairs = zip(self._layers, self._model.centre, strict=True)
-        distance = sum(float(np.sum((w - centre) ** 2)) for w, centre in pairs)
-        excess, virial = np.array(drawn).T
-        return Swept(float(excess.mean()), float(virial.sum()), distance)
+    def sweep(self, until: int, deadline: float) -> None:
+        """Sweeps until there are `until` sweeps, or until the deadline."""
+        before, began = self.seconds, time.monotonic()
+        saved = began
+        while len(self._rows) < until and time.monotonic() < deadline:
+            self._rows.append([chain.sweep() for chain in self._chains])
+            self.seconds = before + time.monotonic() - began
+            if time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                self._save()
+                saved = time.monotonic()
+        self._save()
 
-    def _draw_layer(self, s: int) -> tuple[float, float]:
-        """Draws layer s given the others; its expected excess loss and its part of the virial.
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        arrays = {"rows": np.array(self._rows)}
+        for c, chain in enumerate(self._chains):
+            arrays |= {f"layer_{c}_{s}": layer for s, layer in enumerate(chain.layers)}
+        header = {
+            "identity": self._identity,
+            "seconds": self.seconds,
+            "rngs": [chain.rng.bit_generator.state for chain in self._chains],
+        }
+        save_arrays(self._path, header, arrays)
 
-        In the eigenvectors of what comes after and before it, its elements are independent.
-        """
-        model, layers = self._model, self._layers
-        before = _product(layers[:s], len(model.gram))
-        after = _product(layers[s + 1 :], layers[s].shape[0])
-        a, left = np.linalg.eigh(after.T @ after)
-        b, right = np.linalg.eigh(before @ model.gram @ before.T)
-        curvature = np.maximum(a, 0)[:, None] * np.maximum(b, 0)
-        pull = left.T @ (after.T @ model.fit @ model.gram @ before.T) @ right
-        centre = left.T @ model.centre[s] @ right
-        tempered = 2 * model.nbeta * model.scale
-        precision = tempered * curvature + model.gamma
-        mean = (tempered * pull + model.gamma * centre) / precision
-        draw = mean + self._rng.standard_normal(mean.shape) / np.sqrt(precision)
-        layers[s] = left @ draw @ right.T
-        constant = np.sum((model.fit @ model.gram) * model.fit)
-        excess = np.sum(curvature * (mean**2 + 1 / precision)) - 2 * np.sum(mean * pull) + constant
-        virial = np.sum((draw - centre) * precision * (draw - mean))
-        return float(model.scale * excess), float(virial)
-
-    def _shear(self, s: int, j: int) -> None:
-        """Draws t in W_s[i] += t_i W_s[j], W_{s+1}[:, j] -= sum_i t_i W_{s+1}[:, i]."""
-        low, high = self._layers[s], self._layers[s + 1]
-        others = np.arange(len(low)) != j
-        row, columns = low[j], high[:, others]
-        precision = row @ row * np.eye(columns.shape[1]) + columns.T @ columns
-        slope = (low[others] - self._model.centre[s][others]) @ row
-        slope -= columns.T @ (high[:, j] - self._model.centre[s + 1][:, j])
-        root = np.linalg.cholesky(precision)
-        noise = self._rng.standard_normal(len(slope)) / math.sqrt(self._model.gamma)
-        t = np.linalg.solve(root.T, noise - np.linalg.solve(root, slope))
-        low[others] += t[:, None] * row
-        high[:, j] -= columns @ t
-
-    def _scale(self, s: int, i: int) -> None:
-        """Tries W_s[i] *= exp(t), W_{s+1}[:, i] /= exp(t)."""
-        low, high = self._layers[s], self._layers[s + 1]
-        low_centre, high_centre = self._model.centre[s][i], self._model.centre[s + 1][:, i]
-        factor = math.exp(SCALING * self._rng.standard_normal())
-        row, column = factor * low[i], high[:, i] / factor
-        rise = _square(row - low_centre) - _square(low[i] - low_centre)
-        rise += _square(column - high_centre) - _square(high[:, i] - high_centre)
-        volume = (low.shape[1] - high.shape[0]) * math.log(factor)
-        if math.log(self._rng.random()) < volume - self._model.gamma / 2 * rise:
-            low[i], high[:, i] = row, column
+    def _go_on(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.seconds = header["seconds"]
+        self._rows = [[Swept(*chain) for chain in row] for row in arrays["rows"].tolist()]
+        for c, chain in enumerate(self._chains):
+            chain.rng.bit_generator.state = header["rngs"][c]
+            chain.layers = [arrays[f"layer_{c}_{s}"] for s in range(len(chain.layers))]
 
 
 def _judge(problem: Problem, model: Model, rows: list[list[Swept]]) -> dict[str, Any]:
     """Estimate, diagnostics and gates of the sweeps so far."""
     result: dict[str, Any] = {"llc": None, "se": None, "diagnostics": {}, "draws": len(rows)}
-    if len(rows) < 20:
+    if len(rows) < LEAST_SWEEPS:
         reason = (
-            f"`sweeps >= 20` must hold after warm-up, but got {len(rows)}. Raise the HMC budget."
+            f"`sweeps >= {LEAST_SWEEPS}` must hold after warm-up, but got {len(rows)}. Raise the "
+            "HMC budget."
         )
         return {**result, "gates": [Gate("estimate", False, True, reason)]}
     kept = np.array(rows)
@@ -211,15 +146,3 @@ def _judge(problem: Problem, model: Model, rows: list[list[Swept]]) -> dict[str,
     mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
     gates = ask_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
     return {**result, "llc": mean, "se": se, "diagnostics": diagnostics, "gates": gates}
-
-
-def _product(layers: Sequence[Matrix], size: int) -> Matrix:
-    """The layers' product, the last one leftmost; without layers the identity of that size."""
-    product = np.eye(size)
-    for layer in layers:
-        product = layer @ product
-    return product
-
-
-def _square(vector: np.ndarray) -> float:
-    return float(vector @ vector)

@@ -21,13 +21,17 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
-from lambda_hat.references.checkpoint import Cost, load_checkpoint, save_checkpoint
+from lambda_hat.references.checkpoint import (
+    CHECKPOINT_SECONDS,
+    Cost,
+    load_checkpoint,
+    save_checkpoint,
+)
 from lambda_hat.references.gates import GROWTH, Gate, ask_gates
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
 
-CHECKPOINT_SECONDS = 30.0
 PILOT_DRAWS = 1_000
 """Draws of each chain after which divergences and mixing are looked at for the first time."""
 HIGHEST_TARGET_ACCEPT = 0.98

@@ -55,7 +55,13 @@ def sample_reference(
             checkpoint=folder / "smc_runs.json",
         )
     if config.method == "gibbs":
-        parts["gibbs"] = sample_gibbs(problem, config, budget_sec=budget_sec, seed=seed)
+        parts["gibbs"] = sample_gibbs(
+            problem,
+            config,
+            budget_sec=budget_sec,
+            seed=seed,
+            checkpoint=folder / "gibbs_chains.ckpt",
+        )
     return decide(parts)
 
 
