@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from lambda_hat.store import replacing, write_bytes
 
@@ -80,6 +80,14 @@ class Journal:
         """Begins a new trial; `seed` decides the proposal, given the trials told so far."""
         self._reseed(seed)
         return self._study.ask()
+
+    def restore(self, fixed: FixedTrial, seed: int) -> Trial:
+        """Begins a new trial that has the parameters of `fixed`, in place of a proposal."""
+        running = create_trial(
+            state=TrialState.RUNNING, params=fixed.params, distributions=fixed.distributions
+        )
+        self._study.add_trial(running)
+        return self.reopen(self.trials()[-1], seed)
 
     def reopen(self, frozen: FrozenTrial, seed: int) -> Trial:
         """A trial that a killed run left behind, to be asked on from where it was.

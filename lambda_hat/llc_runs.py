@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lambda_hat.events import EventLoop, error_of, sentence
-from lambda_hat.execution import DeadlineExceeded, TaskPool
+from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
 from lambda_hat.results import whole_rows
-from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_late, grace_sec
+from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_for, grace_sec
 from lambda_hat.store import Store, read_if_whole
 from lambda_hat.table import same_rows, trial_row, write_table
 from lambda_hat.trial import (
@@ -176,8 +176,8 @@ class LLCRuns:
             result = future.result()
         elif (stored := self._stored(spec)) is not None:
             result = stored  # It was written before the worker ended.
-        elif isinstance(error, DeadlineExceeded):
-            result = ended_late(spec, error, self._store, llc_ref=self._llc_ref(item))
+        elif isinstance(error, DeadlineExceeded | WorkerLost):
+            result = ended_for(error, spec, self._store, llc_ref=self._llc_ref(item))
         else:
             name = f"{item.label} {spec.method} {spec.trial_id}"
             self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")

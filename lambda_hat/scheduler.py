@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lambda_hat.events import EventLoop, error_of, sentence
-from lambda_hat.execution import DeadlineExceeded, TaskPool
+from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
 from lambda_hat.fingerprint import StudyChanged
 from lambda_hat.results import Results
 from lambda_hat.store import Store, read_if_whole, write_json
@@ -208,7 +208,7 @@ class Scheduler:
             future.set_result(stored)
         else:
             spec = asked.spec
-            spec.write_manifest(self._store)
+            study.write_manifest(asked)
             future = self._pool.submit(
                 self._run_trial,
                 dict(spec.problem),
@@ -241,21 +241,24 @@ class Scheduler:
             raise _Lost("the worker returned no result")
         if (stored := study.stored(asked)) is not None:
             return stored  # It was written before the worker ended.
-        if not isinstance(error, DeadlineExceeded):
+        if not isinstance(error, DeadlineExceeded | WorkerLost):
             raise _Lost(sentence(error))
-        return ended_late(asked.spec, error, self._store, llc_ref=study.reference.llc_ref)
+        return ended_for(error, asked.spec, self._store, llc_ref=study.reference.llc_ref)
 
 
-def ended_late(
-    spec: TrialSpec, error: DeadlineExceeded, store: Store, *, llc_ref: float | None
+def ended_for(
+    error: DeadlineExceeded | WorkerLost, spec: TrialSpec, store: Store, *, llc_ref: float | None
 ) -> TrialResult:
-    """Writes the metrics of a trial that its deadline ended, in the place of its worker."""
-    result = spec.failure(
-        sentence(error),
-        llc_ref=llc_ref,
-        runtime_sec=spec.budget_sec + grace_sec(spec.budget_sec),
-    )
-    result["traceback"] = error.trace
+    """Writes the metrics of a trial that was ended with its worker, in the worker's place.
+
+    Its settings are what did it: they stood still past the deadline, or killed each worker.
+    """
+    result = spec.failure(sentence(error), llc_ref=llc_ref)
+    if isinstance(error, DeadlineExceeded):
+        result["runtime_sec"] = spec.budget_sec + grace_sec(spec.budget_sec)
+        result |= {"budget_exhausted": True, "traceback": error.trace}
+    else:
+        result["worker_died"] = True
     write_json(store.metrics(spec.pid, spec.method, spec.trial_id), result)
     return result
 

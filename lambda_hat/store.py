@@ -66,6 +66,10 @@ class Store:
     def trial_folder(self, pid: str, method: str, trial_id: str) -> Path:
         return self.artifacts / "runs" / pid / method / trial_id
 
+    def trial_folders(self, pid: str, method: str) -> list[Path]:
+        """The folders of the trials that are there, by name."""
+        return sorted((self.artifacts / "runs" / pid / method).glob("*"))
+
     def manifest(self, pid: str, method: str, trial_id: str) -> Path:
         return self.trial_folder(pid, method, trial_id) / "manifest.json"
 

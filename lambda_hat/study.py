@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial
 
 from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
 from lambda_hat.journal import Journal
 from lambda_hat.objective import objective_from_metrics, penalty
+from lambda_hat.recovery import study_id, unrecorded_trials
 from lambda_hat.search_space import Space, suggest_method_params
 from lambda_hat.standing import Standing
 from lambda_hat.store import Store, read_if_whole, write_json
@@ -29,8 +30,9 @@ from lambda_hat.trial import (
     derive_seed,
 )
 
-MAX_LOST = 3
-"""Trials in a row whose worker was lost (after the pool's retries) before a study gives up."""
+MAX_DEAD = 10
+"""Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
+more likely the machines than the settings."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,10 @@ class Study:
         self.given_up = False
         self._space, self._store, self._say = space, store, say
         self._journal = Journal(store.journal(problem.pid, method), self.name, say=say)
-        self._asked = self._lost_in_a_row = 0
+        self._asked = self._dead_in_a_row = 0
+        self._id = ""
+        self._unrecorded: dict[int, Mapping[str, Any]] = {}
+        """Trials that the journal has lost: their settings by their seed."""
 
     # Beginning.
 
@@ -117,11 +122,17 @@ class Study:
         """
         self.reference = self._settle(reference)
         self.standing = Standing(self.reference.se_ref, patience=self.settings.patience)
+        recorded = set()
         for told in self._told():
             self._mend(told)
-            self._take(self._row(told))
+            self._take(row := self._row(told))
+            recorded.add(row["trial_id"])
         frozen = self._journal.trials()
         self._asked = len(frozen)
+        self._id = study_id(self._journal.fingerprint or {})
+        self._unrecorded = unrecorded_trials(
+            self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
+        )
         left = [trial for trial in frozen if not trial.state.is_finished()]
         return [self._reopen(trial) for trial in left]
 
@@ -167,10 +178,23 @@ class Study:
         )
 
     def ask(self) -> Asked:
-        """Draws the next trial."""
-        trial = self._journal.ask(self._seed("tpe", self._asked))
+        """Draws the next trial, or takes up the one of its number that the journal has lost."""
+        number = self._asked
+        trial = self._restore(number) or self._journal.ask(self._seed("tpe", number))
         self._asked += 1
         return self._draw(trial)
+
+    def _restore(self, number: int) -> Trial | None:
+        hyperparams = self._unrecorded.pop(self._seed("trial", number), None)
+        if hyperparams is None:
+            return None
+        fixed = FixedTrial(dict(hyperparams), number)
+        try:
+            if suggest_method_params(fixed, self.method, self._space) != hyperparams:
+                return None
+        except ValueError:
+            return None  # What was suggested is not what the sampler was given.
+        return self._journal.restore(fixed, self._seed("tpe", number))
 
     def _draw(self, trial: Trial) -> Asked:
         hyperparams = suggest_method_params(trial, self.method, self._space)
@@ -190,6 +214,10 @@ class Study:
     def _seed(self, use: str, number: int) -> int:
         return derive_seed(use, self.settings.seed, self.problem.pid, self.method, number)
 
+    def write_manifest(self, asked: Asked) -> None:
+        """Writes what was asked for, and by whom, where the trial will run."""
+        asked.spec.write_manifest(self._store, study=self._id)
+
     def stored(self, asked: Asked) -> TrialResult | None:
         """The trial's result if a run has already written it."""
         path = self._store.metrics(asked.spec.pid, self.method, asked.spec.trial_id)
@@ -204,23 +232,24 @@ class Study:
         if not math.isfinite(score):
             score = penalty(llc_ref, self.standing.worst, huber_delta=delta)
         self._journal.tell(asked.trial, score, _record(asked, result))
-        self._lost_in_a_row = 0
         return self._end(asked, result, score)
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
-        """Ends a trial that its worker did not survive; another is asked in its place."""
+        """Ends a trial that nobody could run; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
         self._journal.lose(asked.trial, _record(asked, result))
-        self._lost_in_a_row += 1
-        if self._lost_in_a_row >= MAX_LOST:
-            self.given_up = True
-            self.stopped = f"{MAX_LOST} trials in a row lost their worker, the last one: {reason}"
         return self._end(asked, result, None)
 
     def _end(self, asked: Asked, result: TrialResult, score: float | None) -> dict[str, Any]:
         row = self._row(_Told(asked.number, asked.spec, result, score))
         self.in_flight.discard(asked.number)
         self._take(row)
+        dead = score is None or result.get("worker_died", False)
+        self._dead_in_a_row = self._dead_in_a_row + 1 if dead else 0
+        if self._dead_in_a_row >= MAX_DEAD:
+            self.given_up = True
+            reason = result["error_msg"].rstrip(".")
+            self.stopped = f"{MAX_DEAD} trials in a row lost their workers, the last one: {reason}"
         return row
 
     def _take(self, row: Mapping[str, Any]) -> None:

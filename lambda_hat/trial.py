@@ -69,10 +69,16 @@ class TrialSpec:
     def method_cfg(self) -> dict[str, Any]:
         return {"name": self.method, **self.hyperparams}
 
-    def write_manifest(self, store: Store) -> None:
-        """Writes manifest.json, which need not survive a power cut: it is written at each start."""
+    def write_manifest(self, store: Store, *, study: str | None = None) -> None:
+        """Writes manifest.json, which need not survive a power cut: it is written at each start.
+
+        Args:
+            store: Where it goes.
+            study: The `study_id` of the study that asks, if one does.
+        """
         path = store.manifest(self.pid, self.method, self.trial_id)
-        write_json(path, {**self.manifest, "problem": dict(self.problem)}, sync=False)
+        asker = {} if study is None else {"study": study}
+        write_json(path, {**self.manifest, **asker, "problem": dict(self.problem)}, sync=False)
 
     def failure(
         self, reason: str, *, llc_ref: float | None, runtime_sec: float | None = None
@@ -88,7 +94,7 @@ class TrialSpec:
             "runtime_sec": runtime_sec,
             "seconds": {},
             "work": {"full_gradients": None},
-            "budget_exhausted": True,
+            "budget_exhausted": False,
             "diagnostics": {},
             "hyperparams": dict(self.hyperparams),
             "error_msg": reason,

@@ -443,7 +443,7 @@ def test_keys_of_metrics(worked_example: Path) -> None:
 def test_keys_of_a_manifest(tmp_path: Path) -> None:
     store = Store.at(tmp_path, tmp_path)
     spec = TrialSpec("p_1", {}, "vi", {"lr": 0.1}, 0, 1.0)
-    spec.write_manifest(store)
+    spec.write_manifest(store, study="s_1")
     manifest = json.loads(store.manifest("p_1", "vi", spec.trial_id).read_text())
     assert column(tables("results")["manifest.json/key"]) == list(manifest)
 

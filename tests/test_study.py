@@ -6,9 +6,12 @@ import json
 import math
 import os
 import pickle
+import random
 import signal
 import threading
+import time
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,20 @@ import pytest
 import yaml
 
 from lambda_hat.conf.compose import compose_problem
-from lambda_hat.execution import DeadlineExceeded, InProcessPool, PoolLost, WorkerLost
+from lambda_hat.execution import (
+    BlocksLost,
+    DeadlineExceeded,
+    InProcessPool,
+    PoolLost,
+    WorkerLost,
+)
 from lambda_hat.fingerprint import StudyChanged
 from lambda_hat.journal import Journal
 from lambda_hat.results import Results
 from lambda_hat.scheduler import Outcome, ReferencePlan, Scheduler
 from lambda_hat.search_space import read_search_space
 from lambda_hat.store import Store, read_json, write_json
-from lambda_hat.study import Study, StudySettings
+from lambda_hat.study import MAX_DEAD, Study, StudySettings
 from lambda_hat.trial import ProblemItem, Reference, derive_seed
 
 LLC = 4.5
@@ -111,6 +120,33 @@ class FailingPool(InProcessPool):
             future.set_exception(self.errors.pop(0))
             return future
         return super().submit(function, *args, **kwargs)
+
+
+class UnevenPool(InProcessPool):
+    """Trials end in an order that chance decides, as they do on a real pool."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.chance = random.Random(seed)
+        self.waiting: list[Callable[[], None]] = []
+        self.ran: list[str] = []
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future:
+        if function is instant_reference:
+            return super().submit(function, *args, **kwargs)
+        outer: Future = Future()
+        self.waiting.append(lambda: self.run(outer, function, args, kwargs))
+        self._executor.submit(self.end_one)
+        return outer
+
+    def end_one(self) -> None:
+        time.sleep(0.002)  # The driver fills the pool meanwhile.
+        self.waiting.pop(self.chance.randrange(len(self.waiting)))()
+
+    def run(self, outer: Future, function: Any, args: Any, kwargs: Any) -> None:
+        self.ran.append(Path(args[3]).parent.name)
+        kwargs.pop("deadline_sec")
+        outer.set_result(function(*args, **kwargs))
 
 
 class Line:
@@ -274,6 +310,34 @@ def test_a_damaged_journal_tail_is_cut_off_and_kept(line: Line, damage: bytes) -
     pd.testing.assert_frame_equal(before, line.table)
 
 
+@pytest.mark.parametrize("whole_lines", [True, False])
+def test_trials_that_a_journal_has_lost_are_taken_up_from_their_files(
+    line: Line, whole_lines: bool
+) -> None:
+    line.run(methods=("vi",), max_trials=30, batch_size=8, pool=UnevenPool(0))
+    before = line.table
+    journal = line.store.journal(line.problem.pid, "vi")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    kept = b"".join(lines[: len(lines) // 2])
+    journal.write_bytes(kept if whole_lines else kept[:-5])
+    again = UnevenPool(1)
+    line.run(methods=("vi",), max_trials=30, batch_size=8, pool=again)
+    columns = ["trial_number", "trial_id", "llc_hat", "objective"]
+    pd.testing.assert_frame_equal(before[columns], line.table[columns])
+    assert again.ran == []
+
+
+def test_trials_of_another_study_in_shared_artifacts_are_not_taken_up(tmp_path: Path) -> None:
+    first, second = Line(tmp_path / "first"), Line(tmp_path / "second")
+    second.store = Store.at(first.store.artifacts, second.store.results)
+    first.run(methods=("vi",), max_trials=14)
+    pool = UnevenPool(0)
+    space = {"vi": {"lr": {"low": 2e-4, "high": 3e-3, "log": True}}}
+    second.run(methods=("vi",), max_trials=14, space=space, pool=pool)
+    assert not set(first.table.trial_id) & set(second.table.trial_id)
+    assert sorted(pool.ran) == sorted(second.table.trial_id)
+
+
 def test_a_lost_journal_is_rebuilt_from_the_trials_own_files(line: Line) -> None:
     line.run(methods=("vi",), batch_size=1)
     before = line.table
@@ -353,8 +417,21 @@ def test_a_trial_ended_at_its_deadline_fails_with_its_reason(line: Line) -> None
     assert len(line.table) == 6
 
 
-def test_a_lost_trial_is_asked_afresh_and_teaches_nothing(line: Line) -> None:
+def test_a_trial_that_kills_its_workers_is_scored_worst_and_not_run_again(line: Line) -> None:
     outcome = line.run(methods=("vi",), pool=FailingPool(WorkerLost("It died.")))
+    row = line.table.iloc[0]
+    assert outcome.failures == [] and len(line.table) == 6
+    assert (row.status, row.error_msg, row.objective) == ("failed", "It died.", LLC)
+    assert not row.budget_exhausted
+    metrics = read_json(line.store.metrics(row.pid, "vi", row.trial_id))
+    assert metrics["status"] == "failed" and metrics["worker_died"]
+    line.store.journal(row.pid, "vi").unlink()
+    line.run(methods=("vi",), max_trials=1)
+    assert line.table.error_msg[0] == "It died."
+
+
+def test_a_lost_trial_is_asked_afresh_and_teaches_nothing(line: Line) -> None:
+    outcome = line.run(methods=("vi",), pool=FailingPool(BlocksLost("It died.")))
     table = line.table
     assert outcome.failures == []
     assert (table.status == "complete").sum() == 6 and len(table) == 7
@@ -362,13 +439,18 @@ def test_a_lost_trial_is_asked_afresh_and_teaches_nothing(line: Line) -> None:
     assert lost.error_msg == "It died." and math.isnan(lost.objective)
 
 
-def test_a_study_that_loses_all_its_workers_gives_up_and_others_go_on(line: Line) -> None:
-    outcome = line.run(pool=FailingPool(*[WorkerLost("It died.")] * 3), batch_size=1)
+@pytest.mark.parametrize("death", [WorkerLost, BlocksLost])
+def test_a_study_that_loses_all_its_workers_gives_up_and_others_go_on(
+    line: Line, death: type[Exception]
+) -> None:
+    pool = FailingPool(*[death("It died.")] * MAX_DEAD)
+    outcome = line.run(pool=pool, batch_size=1, max_trials=14)
     assert [study.given_up for study in line.studies] == [True, False]
     assert len(outcome.failures) == 1 and "It died." in outcome.failures[0]
-    assert (line.table[line.table.method == "sgld"].status == "complete").sum() == 6
-    assert line.run(batch_size=1).failures == []
-    assert (line.table[line.table.method == "vi"].status == "complete").sum() == 6
+    assert (line.table[line.table.method == "sgld"].status == "complete").sum() == 14
+    assert line.run(batch_size=1, max_trials=14).failures == []
+    scored = line.table[(line.table.method == "vi") & line.table.objective.notna()]
+    assert len(scored) == 14
 
 
 def test_a_lost_pool_ends_the_run_and_loses_no_trial(line: Line) -> None:
@@ -479,7 +561,7 @@ def trial_number(row: dict) -> int:
 
 def test_rows_that_are_read_again_are_those_that_were_told(line: Line) -> None:
     observer = Keeping()
-    line.run(methods=("vi",), observer=observer, pool=FailingPool(WorkerLost("gone")))
+    line.run(methods=("vi",), observer=observer, pool=FailingPool(BlocksLost("gone")))
     told = sorted((row for kind, row in observer.told if kind == "row"), key=trial_number)
     assert told[0]["objective"] is None and told[-1]["objective"] > 0
     assert list(line.studies[0].rows()) == told and len(told) == 7

@@ -5,6 +5,7 @@ from lambda_hat.execution.local import local_config
 from lambda_hat.execution.opening import LazyPool, open_pool
 from lambda_hat.execution.parsl_pool import ParslPool
 from lambda_hat.execution.pool import (
+    BlocksLost,
     DeadlineExceeded,
     InProcessPool,
     Pool,
@@ -15,6 +16,7 @@ from lambda_hat.execution.pool import (
 from lambda_hat.execution.worker import TaskFailed
 
 __all__ = [
+    "BlocksLost",
     "DeadlineExceeded",
     "InProcessPool",
     "LazyPool",

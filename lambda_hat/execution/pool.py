@@ -11,7 +11,11 @@ from lambda_hat.execution.worker import call
 
 
 class WorkerLost(Exception):
-    """The worker died while it ran the task, each time the task was tried."""
+    """The worker died while it ran the task, each time it was tried: the task is what kills it."""
+
+
+class BlocksLost(Exception):
+    """The task never came to its end, since the jobs that its workers were in kept going away."""
 
 
 class DeadlineExceeded(Exception):
@@ -53,7 +57,7 @@ class TaskPool(Protocol):
 
         Returns:
             A future of the function's value, or of one of TaskFailed (the function raised),
-            DeadlineExceeded, WorkerLost, PoolLost. It is set in another thread.
+            DeadlineExceeded, WorkerLost, BlocksLost, PoolLost. It is set in another thread.
         """
         ...
 

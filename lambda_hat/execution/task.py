@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lambda_hat.execution.pool import DeadlineExceeded, PoolLost, WorkerLost
+from lambda_hat.execution.pool import BlocksLost, DeadlineExceeded, PoolLost, WorkerLost
 from lambda_hat.execution.worker import TaskFailed
 
 MAX_WORKERS_LOST = 2
@@ -59,10 +59,15 @@ class Task:
             self.blocks_lost += 1
         else:
             return PoolLost(f"{error} {logs}")
-        if self.workers_lost > MAX_WORKERS_LOST or self.blocks_lost > MAX_BLOCKS_LOST:
+        if self.workers_lost > MAX_WORKERS_LOST:
             return WorkerLost(
-                f"The worker died each of the {self.workers_lost + self.blocks_lost} times it ran "
-                f"this task: killed, out of memory, or crashed in native code {logs}."
+                f"The worker died each of the {self.workers_lost} times it ran this task: out of "
+                f"memory, crashed in native code, or killed {logs}."
+            )
+        if self.blocks_lost > MAX_BLOCKS_LOST:
+            return BlocksLost(
+                f"The task never came to its end: {self.blocks_lost} jobs, one after the other, "
+                f"went away while it ran {logs}."
             )
         return None
 
