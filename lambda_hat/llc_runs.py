@@ -35,12 +35,15 @@ class Watcher(Protocol):
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None: ...
 
 
-def build_problem(problem_spec: dict, artifacts_dir: str) -> str:
-    """Trains and stores a problem's target, in a worker; returns its pid."""
+def build_problem(problem_spec: dict, artifacts_dir: str) -> list[str]:
+    """Trains and stores a problem's target, in a worker; returns what was found damaged."""
     from lambda_hat.conf import compose_problem
     from lambda_hat.problem import load_or_build
+    from lambda_hat.runners.boundary import noted
 
-    return load_or_build(compose_problem(problem_spec), Path(artifacts_dir)).pid
+    with noted() as notices:
+        load_or_build(compose_problem(problem_spec), Path(artifacts_dir))
+    return notices
 
 
 class LLCRuns:
@@ -81,6 +84,7 @@ class LLCRuns:
         lost = self._loop.run(self._begin)
         if lost is not None:
             self.outcome.failures.append(str(lost))
+            self.outcome.cut_short = True
         self.outcome.interrupted = self._loop.stopping
         return self.outcome
 
@@ -148,6 +152,8 @@ class LLCRuns:
                 self.outcome.failures.append(f"{item.label} ({item.pid}) is not run: {reason}")
                 self._watcher.problem_failed(item, reason)
                 return
+            for notice in done.result():
+                self._say(notice)
             self._watcher.problem_built(item)
             for spec in specs:
                 self._submit(item, spec)
@@ -182,6 +188,8 @@ class LLCRuns:
             name = f"{item.label} {spec.method} {spec.trial_id}"
             self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")
             return
+        for notice in result.get("notices", ()):
+            self._say(notice)
         self._keep(item, spec, result)
         self._loop.changed()
         row = self._row(item, spec, self._order.index((item, spec)))

@@ -56,6 +56,8 @@ class Outcome:
 
     failures: list[str] = field(default_factory=list)
     interrupted: bool = False
+    cut_short: bool = False
+    """Whether the pool was lost with work left to do."""
 
 
 class Scheduler:
@@ -101,6 +103,7 @@ class Scheduler:
         lost = self._loop.run(self._begin_all)
         if lost is not None:
             self.outcome.failures.append(str(lost))
+            self.outcome.cut_short = True
         self.outcome.interrupted = self._loop.stopping
         return self.outcome
 
@@ -144,6 +147,7 @@ class Scheduler:
         if error is not None:
             self._fail(problem, f"its reference could not be computed: {sentence(error)}")
             return
+        self._pass_on(future.result())
         self._judge(problem, Reference.from_json(future.result()), reused=False)
 
     def _judge(self, problem: ProblemItem, reference: Reference, *, reused: bool) -> None:
@@ -164,6 +168,11 @@ class Scheduler:
     def _fail(self, problem: ProblemItem, reason: str) -> None:
         self.outcome.failures.append(f"{problem.label} ({problem.pid}) is not tuned: {reason}.")
         self._observer.problem_failed(problem, reason)
+
+    def _pass_on(self, result: Mapping[str, Any]) -> None:
+        """Says what a worker noticed."""
+        for notice in result.get("notices", ()):
+            self._say(notice)
 
     # Trials.
 
@@ -237,6 +246,7 @@ class Scheduler:
         if error is None:
             result = future.result()
             if isinstance(result, Mapping) and all(key in result for key in RESULT_KEYS):
+                self._pass_on(result)
                 return dict(result)
             raise _Lost("the worker returned no result")
         if (stored := study.stored(asked)) is not None:

@@ -7,6 +7,7 @@ disk or a user damaged is known for what it is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,9 @@ from filelock import FileLock, Timeout
 
 TEMPORARY = ".part-"
 """Start of every temporary name; a run that starts removes what a killed one left."""
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+"""Full, over quota, read-only, broken, gone: whatever is written next would fail as well."""
 
 
 class BrokenFile(ValueError):
@@ -236,6 +240,11 @@ def sweep(folder: Path) -> None:
             abandoned = time.time() - left.stat().st_mtime > 86_400
         if abandoned:
             left.unlink(missing_ok=True)
+
+
+def is_disk_fault(error: BaseException) -> bool:
+    """Whether the disk failed, and not what was being computed."""
+    return isinstance(error, OSError) and error.errno in DISK_FAULTS
 
 
 def unwritable(folder: Path) -> str | None:

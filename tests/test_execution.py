@@ -109,6 +109,13 @@ def test_what_a_function_raises_is_told_in_a_sentence(
     assert any_pool.submit("toy_apps:add", 1).result(TIMEOUT) == 2
 
 
+def test_a_full_disk_is_nothing_that_a_task_did(any_pool: Pool) -> None:
+    error = any_pool.submit("toy_apps:fill_the_disk").exception(TIMEOUT)
+    assert isinstance(error, PoolLost)
+    assert str(error).startswith("A worker could not go on: OSError: [Errno 28] No space left")
+    assert "metrics.json" in str(error)
+
+
 def test_a_function_that_workers_cannot_import_is_refused(any_pool: Pool) -> None:
     with pytest.raises(ValueError, match="must be a module-level function"):
         any_pool.submit(lambda: 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SAMPLERS
-from lambda_hat.runners import run_method
+from lambda_hat.runners import boundary, run_method
 from lambda_hat.runners.boundary import artifacts_of, strict
 from lambda_hat.runners.run_method import run_method_trial
 from lambda_hat.store import read_json
@@ -147,6 +148,30 @@ def test_what_is_unforeseen_is_told(
     found = trial(tmp_path)
     assert found["status"] == "failed" and words in found["error_msg"]
     assert "\n" not in found["error_msg"]
+
+
+def test_a_full_disk_is_no_failure_of_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_method, "load_target", full)
+    with pytest.raises(OSError, match="No space left"):
+        trial(tmp_path)
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_a_damaged_target_is_noticed_and_built_again(tmp_path: Path) -> None:
+    before = trial(tmp_path)
+    assert before["notices"] == []
+    (target,) = tmp_path.rglob("target.npz")
+    target.write_bytes(target.read_bytes()[:-20])
+    boundary.load_problem.cache_clear()
+    boundary.load_target.cache_clear()
+    after = trial(tmp_path)
+    assert len(after["notices"]) == 1 and "is broken and is built again" in after["notices"][0]
+    assert after["llc_hat"] == before["llc_hat"]
 
 
 def test_by_hand_without_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

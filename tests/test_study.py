@@ -24,6 +24,7 @@ from lambda_hat.conf.compose import compose_problem
 from lambda_hat.execution import (
     BlocksLost,
     DeadlineExceeded,
+    DiskFault,
     InProcessPool,
     PoolLost,
     WorkerLost,
@@ -86,6 +87,14 @@ def instant_trial(
 def diverging_trial(*args: Any, **kwargs: Any) -> dict:
     metrics = instant_trial(*args, **kwargs)
     return {**metrics, "status": "failed", "llc_hat": None, "error_msg": "The loss is NaN."}
+
+
+def noticing_reference(*args: Any, **kwargs: Any) -> dict:
+    return {**instant_reference(*args, **kwargs), "notices": ["A checkpoint was damaged."]}
+
+
+def noticing_trial(*args: Any, **kwargs: Any) -> dict:
+    return {**instant_trial(*args, **kwargs), "notices": ["The target was damaged."]}
 
 
 class Silent:
@@ -389,6 +398,20 @@ def test_a_failed_trial_is_told_a_finite_penalty_and_stays_in_the_table(line: Li
         f"Study {line.problem.pid}:vi has no result: all 6 trials failed, the last one because "
         "The loss is NaN."
     ]
+
+
+def test_what_a_worker_noticed_is_said(line: Line) -> None:
+    line.run(
+        methods=("vi",), max_trials=1, run_reference=noticing_reference, run_trial=noticing_trial
+    )
+    assert line.said == ["A checkpoint was damaged.", "The target was damaged."]
+
+
+def test_a_full_disk_on_a_node_ends_the_run_and_loses_no_trial(line: Line) -> None:
+    outcome = line.run(pool=FailingPool(DiskFault("The disk is full.")), methods=("vi",))
+    assert outcome.failures == ["The disk is full."] and outcome.cut_short
+    assert line.run(methods=("vi",)).failures == []
+    assert list(line.table.status) == ["complete"] * 6
 
 
 def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -72,6 +73,10 @@ def kill_worker(note: str, times: int) -> int:
 
 def allocate_too_much() -> bytearray:
     return bytearray(1 << 60)
+
+
+def fill_the_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.json")
 
 
 def leave() -> None:

@@ -63,6 +63,8 @@ class Terminal:
             self.out.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
         if outcome.interrupted:
             self.out.print("Interrupted: everything is kept. To go on:")
+        elif outcome.cut_short:
+            self.out.print("What is done is kept. To go on once this is mended:")
         elif outcome.failures:
             self.out.print("All else is done and written. To go on once this is mended:")
         if outcome.interrupted or outcome.failures:

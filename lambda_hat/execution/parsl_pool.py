@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_hat.execution.blocks import describe, end_blocks, num_workers
+from lambda_hat.execution.errors import PoolLost
 from lambda_hat.execution.patrol import Patrol
-from lambda_hat.execution.pool import PoolLost, check_deadline, target_name
+from lambda_hat.execution.pool import check_deadline, target_name
 from lambda_hat.execution.signals import blocked
 from lambda_hat.execution.task import Task
 from lambda_hat.execution.worker import run_task

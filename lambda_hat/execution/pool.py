@@ -10,30 +10,6 @@ from typing import Any, Protocol
 from lambda_hat.execution.worker import call
 
 
-class WorkerLost(Exception):
-    """The worker died while it ran the task, each time it was tried: the task is what kills it."""
-
-
-class BlocksLost(Exception):
-    """The task never came to its end, since the jobs that its workers were in kept going away."""
-
-
-class DeadlineExceeded(Exception):
-    """The task was ended at its deadline; `args` are the seconds and where it was stuck."""
-
-    def __str__(self) -> str:
-        return f"The task was ended at its deadline of {self.args[0]:g} s."
-
-    @property
-    def trace(self) -> str:
-        """Where each thread of the worker was, as text."""
-        return str(self.args[1])
-
-
-class PoolLost(Exception):
-    """The pool itself is gone or was closed; the task may be submitted to another."""
-
-
 class TaskPool(Protocol):
     """Where tasks run."""
 

@@ -8,8 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lambda_hat.execution.pool import BlocksLost, DeadlineExceeded, PoolLost, WorkerLost
-from lambda_hat.execution.worker import TaskFailed
+from lambda_hat.execution.errors import (
+    BlocksLost,
+    DeadlineExceeded,
+    DiskFault,
+    PoolLost,
+    TaskFailed,
+    WorkerLost,
+)
 
 MAX_WORKERS_LOST = 2
 """A task whose worker dies is run again so often: it may be what kills them."""
@@ -47,7 +53,7 @@ class Task:
         """
         from parsl.executors.high_throughput import errors
 
-        if isinstance(error, TaskFailed):
+        if isinstance(error, TaskFailed | DiskFault):
             return error
         trace = self._take_trace(markers)
         if trace:

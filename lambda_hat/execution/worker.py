@@ -19,24 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.execution.compile_cache import CompileCache
+from lambda_hat.execution.errors import DiskFault, TaskFailed
+from lambda_hat.store import is_disk_fault
 
 logger = logging.getLogger(__name__)
-
-
-class TaskFailed(Exception):
-    """What a future ends with when the function raised; `args` are the message and the trace.
-
-    The exception itself stays in the worker: reading it back would import its module (JAX, say)
-    into the driver.
-    """
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    @property
-    def trace(self) -> str:
-        """The worker's traceback as text."""
-        return str(self.args[1])
 
 
 def resolve(target: str) -> Callable[..., Any]:
@@ -46,11 +32,13 @@ def resolve(target: str) -> Callable[..., Any]:
 
 
 def call(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Calls `target`; whatever it raises, an exit included, becomes a TaskFailed."""
+    """Calls `target`; whatever it raises, an exit included, becomes a TaskFailed or DiskFault."""
     try:
         return resolve(target)(*args, **kwargs)
     except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}"
+        if is_disk_fault(error):
+            raise DiskFault(f"A worker could not go on: {message}.") from None
         raise TaskFailed(message, traceback.format_exc()) from None
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -26,7 +25,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
-from lambda_hat.store import write_bytes
+from lambda_hat.store import is_disk_fault, set_aside, write_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def load_or_build(config: ProblemConfig, artifacts_dir: Path) -> Problem:
     """The problem, from its files if it was ever built here, else built and stored.
 
     Two processes wanting the same problem build it once: the second waits. Files that are not
-    what was written are set aside as `*.broken`, with a warning, and built again.
+    what was written are set aside as `*.broken-<time>`, with a warning, and built again.
 
     Raises:
         ProblemRefused: Training found no minimum that is one. That is stored too.
@@ -81,10 +80,12 @@ def _load(config: ProblemConfig, folder: Path) -> Problem | dict | None:
     try:
         return _read(config, folder)
     except (_Broken, OSError, ValueError, KeyError, TypeError) as error:
+        if is_disk_fault(error):
+            raise
         _LOG.warning("The stored target %s is broken and is built again: %s", folder, error)
         for name in ("target.json", "target.npz"):
             if (folder / name).exists():
-                os.replace(folder / name, folder / f"{name}.broken")
+                set_aside(folder / name)
         return None
 
 

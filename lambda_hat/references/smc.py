@@ -7,6 +7,7 @@ is random in one (see `lambda_hat.references.tempering`).
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -20,8 +21,10 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.references.gates import MIN_RUNS, Gate, ask_smc_gates
 from lambda_hat.references.tempering import Clock, OutOfTime, Run, compile_for
-from lambda_hat.store import BrokenFile, digest, read_json, set_aside, write_json
+from lambda_hat.store import digest, read_if_whole, write_json
 from lambda_hat.target import Target
+
+_LOG = logging.getLogger(__name__)
 
 
 def sample_smc(
@@ -142,12 +145,8 @@ def _run_settings(config: ReferenceConfig) -> dict[str, Any]:
 
 
 def _load(checkpoint: Path | None, identity: str) -> list[dict[str, Any]]:
-    """Finished runs of the same settings; a damaged file is set aside."""
-    if checkpoint is None or not checkpoint.exists():
+    """Finished runs of the same settings; a damaged file is set aside with a warning."""
+    if checkpoint is None:
         return []
-    try:
-        stored = read_json(checkpoint, ("identity", "runs"))
-    except BrokenFile:
-        set_aside(checkpoint)
-        return []
-    return list(stored["runs"]) if stored["identity"] == identity else []
+    stored = read_if_whole(checkpoint, ("identity", "runs"), _LOG.warning)
+    return list(stored["runs"]) if stored and stored["identity"] == identity else []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,23 @@ def artifacts_of(out: Path, kind: str, depth: int, given: str | None) -> Path:
     if len(parents) > depth and parents[depth - 1].name == kind:
         return parents[depth]
     return Path("artifacts").absolute()
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The warnings of this package, as they come: what a worker found must reach who reads.
+
+    In a worker they would end in a log file of one node.
+    """
+    notices: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notices.append(record.getMessage())
+    package = logging.getLogger("lambda_hat")
+    package.addHandler(handler)
+    try:
+        yield notices
+    finally:
+        package.removeHandler(handler)
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.references.analytic import llc_exact, rlct
 from lambda_hat.references.verdict import sample_reference
-from lambda_hat.runners.boundary import artifacts_of, load_problem, strict, versions
-from lambda_hat.store import BrokenFile, read_json, set_aside, write_json
+from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, strict, versions
+from lambda_hat.store import is_disk_fault, read_if_whole, write_json
+
+_LOG = logging.getLogger(__name__)
 
 SCHEMA = 2
 """Part of a reference's settings; raised when the same settings come to mean other draws."""
@@ -60,14 +63,34 @@ def run_hmc_reference(
     if stored and (stored["status"] == "ok" or _final(stored, budget_sec)):
         return stored
     result = _blank(config, identity, budget_sec)
+    artifacts = artifacts_of(out, "problems", 3, artifacts_dir)
+    with noted() as result["notices"]:
+        _compute(result, config, reference, artifacts, began=began, seed=seed, folder=out.parent)
+    result["runtime_sec"] = sum(result["seconds"].values())
+    result = strict(result)
+    write_json(out, result)
+    return result
+
+
+def _compute(
+    result: dict[str, Any],
+    config: ProblemConfig,
+    reference: ReferenceConfig,
+    artifacts: Path,
+    *,
+    began: float,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Fills the result within its budget, or with why there is no number."""
+    deadline = began + result["budget_sec"]
     try:
-        with training_until(began + budget_sec):
-            problem = load_problem(config, artifacts_of(out, "problems", 3, artifacts_dir))
+        with training_until(deadline):
+            problem = load_problem(config, artifacts)
         result |= _known(problem)
         setup = time.monotonic() - began
-        result |= sample_reference(
-            problem, reference, budget_sec=budget_sec - setup, seed=seed, folder=out.parent
-        )
+        left = result["budget_sec"] - setup
+        result |= sample_reference(problem, reference, budget_sec=left, seed=seed, folder=folder)
         result["seconds"]["setup"] = setup
     except ProblemRefused as refusal:
         result |= {"reasons": [str(refusal)], "mendable": False}
@@ -75,12 +98,10 @@ def run_hmc_reference(
         result["reasons"] = [f"{unfinished} Raise --hmc-budget, which counts training as well."]
         result["seconds"] = {"setup": time.monotonic() - began}
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
+        if is_disk_fault(error):
+            raise
         result |= {"reasons": [f"{type(error).__name__}: {error}"], "mendable": False}
         result["traceback"] = traceback.format_exc()
-    result["runtime_sec"] = sum(result["seconds"].values())
-    result = strict(result)
-    write_json(out, result)
-    return result
 
 
 def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
@@ -92,15 +113,10 @@ def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
 
 def _stored(out: Path, config: ProblemConfig, identity: Mapping[str, Any]) -> dict | None:
     """The reference at `out`, if it is of this problem and these settings."""
-    try:
-        stored = read_json(out, ("status", "settings", "pid"))
-    except FileNotFoundError:
-        return None
-    except BrokenFile:
-        set_aside(out)
-        return None
-    same = stored["pid"] == config.pid and stored["settings"] == dict(identity)
-    return stored if same else None
+    stored = read_if_whole(out, ("status", "settings", "pid"), _LOG.warning)
+    if stored and stored["pid"] == config.pid and stored["settings"] == dict(identity):
+        return stored
+    return None
 
 
 def _final(stored: Mapping[str, Any], budget_sec: float) -> bool:
@@ -121,6 +137,7 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "rlct": None,
         "status": "unreliable",
         "reasons": [],
+        "notices": [],
         "mendable": True,
         "diagnostics": {},
         "settings": identity,

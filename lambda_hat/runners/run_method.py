@@ -17,10 +17,10 @@ from lambda_hat.conf.schema import ConfigError
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import ProblemRefused, TrainingUnfinished, training_until
-from lambda_hat.runners.boundary import artifacts_of, load_target, strict, versions
+from lambda_hat.runners.boundary import artifacts_of, load_target, noted, strict, versions
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.store import digest, write_json
+from lambda_hat.store import digest, is_disk_fault, write_json
 from lambda_hat.target import loss
 
 MARGIN = 0.02
@@ -78,17 +78,37 @@ def run_method_trial(
         "hyperparams": settings,
         "seed": seed,
         "error_msg": None,
+        "notices": [],
         "versions": None,
     }
+    with noted() as result["notices"]:
+        _compute(result, problem_spec, method_cfg, artifacts, began=began)
+    if result["llc_hat"] is not None:
+        result |= {"status": "complete", "error": abs(result["llc_hat"] - ref_llc)}
+    result["runtime_sec"] = time.monotonic() - began
+    result = strict(result)
+    write_json(out, result)
+    return result
+
+
+def _compute(
+    result: dict[str, Any],
+    problem_spec: dict,
+    method_cfg: dict,
+    artifacts: Path,
+    *,
+    began: float,
+) -> None:
+    """Fills the result, or with why there is none."""
     try:
         config = _build_sampler_cfg(method_cfg)
         result["hyperparams"] = asdict(config)
         problem = compose_problem(problem_spec)
-        if seed is None:
+        if (seed := result["seed"]) is None:
             seed = int(digest([problem.pid, method_cfg["name"], asdict(config)])[:7], 16)
         method = load_method(method_cfg["name"])
         result |= {"pid": problem.pid, "seed": seed, "versions": versions(method.DTYPE)}
-        deadline = began + (1.0 - MARGIN) * budget_sec
+        deadline = began + (1.0 - MARGIN) * result["budget_sec"]
         with jax.enable_x64(method.DTYPE == "float64"):
             with training_until(deadline):
                 target = load_target(problem, artifacts, method.DTYPE)
@@ -106,14 +126,10 @@ def run_method_trial(
     except MemoryError:
         result["error_msg"] = "The trial ran out of memory. Lower its batch or the problem's n."
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
+        if is_disk_fault(error):
+            raise
         result["error_msg"] = _sentence(error)
         result["traceback"] = traceback.format_exc()
-    if result["llc_hat"] is not None:
-        result |= {"status": "complete", "error": abs(result["llc_hat"] - ref_llc)}
-    result["runtime_sec"] = time.monotonic() - began
-    result = strict(result)
-    write_json(out, result)
-    return result
 
 
 def _build_sampler_cfg(method_cfg: Mapping[str, Any]) -> SamplerConfig:
