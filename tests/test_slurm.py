@@ -189,6 +189,31 @@ def test_a_deadline_holds_on_a_node(slurm: None, tmp_path: Path) -> None:
     assert _runs(tmp_path / "note") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_reference_that_outlasts_its_jobs_goes_on_in_the_next(
+    slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMBDA_HAT_SLURM_WALLTIME", "00:01:00")  # SLURM ends it within 90 s.
+    settings, jobs = {"num_draws": 200_000}, set()
+    with open_pool(parsl_config=CONFIG, run_dir=tmp_path / "parsl") as pool:
+        future = pool.submit(
+            "lambda_hat.runners.hmc_reference:run_hmc_reference",
+            {"model": "small", "data": "small"},
+            str(tmp_path / "artifacts" / "problems" / "p_0" / "ref.json"),
+            budget_sec=1_200,
+            settings=settings,
+        )
+        while not future.done():
+            jobs |= _jobs(tmp_path / "parsl", states="RUNNING")
+            time.sleep(0.5)
+        reference = future.result()
+    # Begun anew in each job, it would never end.
+    assert reference["runtime_sec"] > 95 and len(jobs) >= 2
+    assert reference["status"] == "ok", reference["reasons"]
+    assert reference["methods"]["hmc"]["draws"] == settings["num_draws"]
+
+
 LINE = {
     "problems": [{"model": "quadratic", "data": "small"}],
     "methods": ["sgld", "mclmc"],
@@ -209,30 +234,68 @@ def _line(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
 
 
+def _metrics(folder: Path) -> set[Path]:
+    return set(folder.glob("artifacts/runs/*/*/*/metrics.json"))
+
+
+def _assert_whole(folder: Path, trials: int) -> None:
+    table = pd.read_parquet(folder / "results" / "optuna_trials.parquet")
+    numbers = table.groupby("method").trial_number.apply(sorted).tolist()
+    assert numbers == [list(range(trials))] * 2
+    assert table.ref_status.eq("ok").all()
+    assert {path.parent.name for path in _metrics(folder)} == set(table.trial_id)
+    assert _jobs(folder / "results" / "parsl") == set()
+
+
+def test_the_whole_line_outlives_a_cancelled_job_and_a_drained_node(
+    slurm: None, tmp_path: Path
+) -> None:
+    line = {**LINE, "optuna": {**LINE["optuna"], "max_trials": 10}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(line))
+    run_dir = tmp_path / "results" / "parsl"
+
+    with _line(tmp_path) as command:
+
+        def beyond(done: set[Path]) -> tuple[set[Path], str]:
+            """Waits for another trial to end; what has ended, and the job that runs now."""
+            _wait_for(lambda: len(_metrics(tmp_path)) > len(done) or command.poll() is not None)
+            said = (tmp_path / "log.txt").read_text()
+            assert command.poll() is None, said
+            (job,) = _jobs(run_dir, states="RUNNING")
+            return _metrics(tmp_path), job
+
+        done, job = beyond(set())
+        subprocess.run(["scancel", job], check=True)
+        done, job = beyond(done)
+        query = ["squeue", "--noheader", "--format=%N", f"--jobs={job}"]
+        node = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
+        update = ["scontrol", "update", f"NodeName={node}"]
+        subprocess.run([*update, "State=DRAIN", "Reason=test"], check=True)
+        try:
+            subprocess.run(["scancel", job], check=True)
+            assert command.wait(TIMEOUT) == 0, (tmp_path / "log.txt").read_text()
+        finally:
+            subprocess.run([*update, "State=RESUME"], check=True)
+    _assert_whole(tmp_path, 10)
+
+
 def test_the_whole_line_runs_in_jobs_and_survives_the_death_of_its_command(
     slurm: None, tmp_path: Path
 ) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(LINE))
     run_dir = tmp_path / "results" / "parsl"
     with _line(tmp_path) as killed:
-        _wait_for(
-            lambda: (
-                any(tmp_path.glob("artifacts/runs/*/*/*/metrics.json")) or killed.poll() is not None
-            )
-        )
+        _wait_for(lambda: bool(_metrics(tmp_path)) or killed.poll() is not None)
         left = _jobs(run_dir)
         killed.send_signal(signal.SIGKILL)
     said = (tmp_path / "log.txt").read_text()
     assert killed.returncode == -signal.SIGKILL, said
     assert left, said
-    done_before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("artifacts/**/metrics.json")}
+    done_before = {path: path.stat().st_mtime_ns for path in _metrics(tmp_path)}
     assert done_before
     with _line(tmp_path) as resumed:
         _wait_for(lambda: bool(_jobs(run_dir) - left) or resumed.poll() is not None)
         assert not left & _jobs(run_dir)
         assert resumed.wait(TIMEOUT) == 0, (tmp_path / "log.txt").read_text()
-    table = pd.read_parquet(tmp_path / "results" / "optuna_trials.parquet")
-    assert table.groupby("method").trial_number.apply(sorted).tolist() == [[0, 1, 2, 3]] * 2
-    assert table.ref_status.eq("ok").all()
     assert {p: p.stat().st_mtime_ns for p in done_before} == done_before
-    assert _jobs(run_dir) == set()
+    _assert_whole(tmp_path, 4)
