@@ -29,6 +29,8 @@ GPUS_PER_WORKER = setting("LAMBDA_HAT_PBS_GPUS_PER_WORKER", 0.0, least=0)
 """1 for a GPU each, 0.25 for four workers on a GPU, 0 for none."""
 STATUS_PERIOD = setting("LAMBDA_HAT_PBS_STATUS_PERIOD", 5, least=1)
 """Seconds between looks at the queue."""
+LOST_AFTER = setting("LAMBDA_HAT_PBS_LOST_AFTER", 60, least=10)
+"""Seconds of silence after which a node counts as lost, and its tasks run again elsewhere."""
 ADDRESS = setting("LAMBDA_HAT_PBS_ADDRESS", ANY_ADDRESS)
 """Of this machine as the nodes see it; by default, workers try each that it has."""
 SETUP = ""
@@ -66,6 +68,6 @@ def fresh_config() -> Config:
         cores_per_worker=CORES_PER_WORKER,
         available_accelerators=gpus,
         heartbeat_period=5,
-        heartbeat_threshold=15,  # The tasks of a job that dies run again after this time.
+        heartbeat_threshold=LOST_AFTER,
     )
     return Config(executors=[executor], strategy="simple", strategy_period=1, max_idletime=60)

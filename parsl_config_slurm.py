@@ -32,6 +32,8 @@ EXCLUSIVE = setting("LAMBDA_HAT_SLURM_EXCLUSIVE", 0, least=0)
 """1 to share the nodes with nobody."""
 STATUS_PERIOD = setting("LAMBDA_HAT_SLURM_STATUS_PERIOD", 5, least=1)
 """Seconds between looks at the queue."""
+LOST_AFTER = setting("LAMBDA_HAT_SLURM_LOST_AFTER", 60, least=10)
+"""Seconds of silence after which a node counts as lost, and its tasks run again elsewhere."""
 ADDRESS = setting("LAMBDA_HAT_SLURM_ADDRESS", ANY_ADDRESS)
 """Of this machine as the nodes see it; by default, workers try each that it has."""
 SETUP = ""
@@ -73,6 +75,6 @@ def fresh_config() -> Config:
         cpu_affinity="none" if gpus else "block",
         available_accelerators=gpus,
         heartbeat_period=5,
-        heartbeat_threshold=15,  # The tasks of a job that dies run again after this time.
+        heartbeat_threshold=LOST_AFTER,
     )
     return Config(executors=[executor], strategy="simple", strategy_period=1, max_idletime=60)

@@ -232,7 +232,9 @@ def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:
 
 
 def _is_whole(line: bytes) -> bool:
+    """Whether it is an entry of Optuna's: a step of the storage, with its kind and its writer."""
     try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+        log = json.loads(line)
     except ValueError:
         return False
+    return line.endswith(b"\n") and isinstance(log, dict) and log.keys() >= {"op_code", "worker_id"}

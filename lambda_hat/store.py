@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from filelock import FileLock, Timeout
 
 TEMPORARY = ".part-"
 """Start of every temporary name; a run that starts removes what a killed one left."""
+
+LOCK_SEC = 0.5
+"""How long a folder's lock is tried for: without flock, a dead holder is noticed on the way."""
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Full, over quota, read-only, broken, gone: whatever is written next would fail as well."""
@@ -204,26 +208,33 @@ def set_aside(path: Path) -> Path:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Holds a results folder for one run (flock, which NFS knows too).
+    """Holds a results folder for one run.
+
+    By flock, which NFS knows too and which the system frees with the process. On a file system
+    without it (some Lustre mounts) by a file that must not exist, which a next run on the same
+    machine takes over when its process is gone.
 
     Raises:
         FolderBusy: Another process holds it; the text names it.
         OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    lock = FileLock(path)
+    holder = folder / ".holder"  # A file of its own: what is in the lock's belongs to the lock.
+    lock = FileLock(folder / ".lock")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It may say that there is no flock.
+        try:
+            lock.acquire(timeout=LOCK_SEC)
+        except Timeout:
+            raise FolderBusy(
+                f"One run at a time may write {folder}, but {_holder(holder)} holds it. "
+                "Wait for it, or give another --results-dir."
+            ) from None
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise FolderBusy(
-            f"One run at a time may write {folder}, but {_holder(path)} holds it. "
-            "Wait for it, or give another --results-dir."
-        ) from None
-    try:
-        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

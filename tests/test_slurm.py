@@ -46,6 +46,7 @@ def slurm() -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         for name, value in {
             "STATUS_PERIOD": 2,
+            "LOST_AFTER": 15,
             "WORKERS_PER_NODE": 2,
             "PARTITION": "debug",
         }.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -87,17 +89,32 @@ def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "y").stat().st_mode
 
 
-def _hold_and_exit(folder: str, ready: multiprocessing.Event, go: multiprocessing.Event) -> None:
+def _no_flock(*args: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+def _hold_and_exit(
+    folder: str, ready: multiprocessing.Event, go: multiprocessing.Event, *, flock: bool
+) -> None:
+    if not flock:
+        fcntl.flock = _no_flock
     with hold(Path(folder)):
         ready.set()
         go.wait(60)
         os._exit(9)  # As if killed: nothing is released by hand.
 
 
-def test_a_folder_is_held_by_one_process_and_free_when_it_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flock", [True, False])
+def test_a_folder_is_held_by_one_process_and_free_when_it_dies(
+    tmp_path: Path, flock: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not flock:  # As on some Lustre file systems.
+        monkeypatch.setattr(fcntl, "flock", _no_flock)
     spawn = multiprocessing.get_context("spawn")
     ready, go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold_and_exit, args=(str(tmp_path), ready, go))
+    other = spawn.Process(
+        target=_hold_and_exit, args=(str(tmp_path), ready, go), kwargs={"flock": flock}
+    )
     other.start()
     assert ready.wait(60)
     with pytest.raises(FolderBusy, match=f"process {other.pid} on "), hold(tmp_path):
@@ -106,7 +123,8 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_dies(tmp_path: Path) -
     other.join(60)
     assert other.exitcode == 9
     with hold(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / ".holder").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / ".holder").exists()
 
 
 def test_sweep_removes_what_dead_processes_left_and_nothing_else(tmp_path: Path) -> None:

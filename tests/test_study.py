@@ -306,7 +306,9 @@ def test_a_finished_trial_that_was_not_told_is_told_and_not_run(line: Line) -> N
     assert list(line.table.status) == ["complete"] * 4
 
 
-@pytest.mark.parametrize("damage", [b'{"op_code": 5, "tr', b"\x00\x00\x00", b"rubbish\n{}\n"])
+@pytest.mark.parametrize(
+    "damage", [b'{"op_code": 5, "tr', b"\x00\x00\x00", b"rubbish\n{}\n", b"{}\n", b"[1]\n3\n"]
+)
 def test_a_damaged_journal_tail_is_cut_off_and_kept(line: Line, damage: bytes) -> None:
     line.run()
     before = line.table
