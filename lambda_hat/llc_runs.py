@@ -78,6 +78,8 @@ class LLCRuns:
         self._references: dict[str, Reference | None] = {}
         self._loop = EventLoop(self._write)
         self.outcome = Outcome()
+        self.failed: list[str] = []
+        """A sentence for each run that ended without an estimate."""
 
     def run(self) -> Outcome:
         """Runs what is not done; ends early, and tidily, on a signal."""
@@ -141,7 +143,7 @@ class LLCRuns:
         self._results[spec.trial_id] = result
         if not is_complete(result):
             name = f"{item.label} {spec.method} ({spec.trial_id})"
-            self.outcome.failures.append(f"{name} failed: {result['error_msg']}")
+            self.failed.append(f"{name} failed: {result['error_msg']}")
 
     def _prepare(self, item: ProblemItem, specs: Sequence[TrialSpec]) -> None:
         future = self._pool.submit(self._build, dict(item.spec), str(self._store.artifacts))

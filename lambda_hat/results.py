@@ -66,14 +66,20 @@ class Results(Iterable[Mapping[str, Any]]):
         The table comes last: where it stands as it would be written, so do the others.
         """
         if self._stand():
+            self.write_best()  # There may be new runs that confirm it.
             return
         written = self._written or {}
         for key, study in self._studies.items():
             if written.get(key) != study.standing.num_ended:
                 study.snapshot()
-        write_best(self._store.best, self)
+        self.write_best()
         write_table(self._store.trials_table, self)
         self._written = self._lengths()
+
+    def write_best(self) -> None:
+        """Writes the best of each study, with what runs without tuning say of it, if it is news."""
+        runs = list(whole_rows(self._store.llc_table, self._say))
+        write_best(self._store.best, self, runs)
 
     def _lengths(self) -> dict[_Key, int]:
         return {key: study.standing.num_ended for key, study in self._studies.items()}

@@ -59,6 +59,12 @@ class Outcome:
     cut_short: bool = False
     """Whether the pool was lost with work left to do."""
 
+    def add(self, later: Outcome) -> None:
+        """Takes up how a later part of the run ended."""
+        self.failures += later.failures
+        self.interrupted |= later.interrupted
+        self.cut_short |= later.cut_short
+
 
 class Scheduler:
     """Runs studies over a pool.

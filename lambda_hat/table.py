@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from lambda_hat.confirmation import confirm
 from lambda_hat.search_space import SEARCH_SPACE
 from lambda_hat.store import replacing, write_bytes
 from lambda_hat.trial import Reference, TrialResult, TrialSpec, finite, is_complete
@@ -157,21 +159,32 @@ def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mappin
     return best
 
 
-def write_best(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the best hyperparameters of each problem and method as YAML."""
+def write_best(
+    path: Path, rows: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Writes the best hyperparameters of each problem and method as YAML, if that is news.
+
+    Args:
+        path: The file.
+        rows: The trials.
+        runs: Runs without tuning, some of which may confirm a best trial.
+    """
     content: dict[str, Any] = {}
     for (pid, method), row in best_rows(rows).items():
         names = ("problem", "llc_ref", "se_ref", "ref_status")
         entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
-        entry["methods"][method] = _best(row)
+        entry["methods"][method] = _best(row, runs)
     text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
     text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_bytes(path, text.encode())
+    if not (path.exists() and path.read_bytes() == text.encode()):
+        write_bytes(path, text.encode())
 
 
-def _best(row: Mapping[str, Any]) -> dict[str, Any]:
+def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     names = ("llc_hat", "se_hat", "error", "objective", "runtime_sec", "trial_number", "trial_id")
-    return {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
+    best = {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
+    confirmation = confirm(row, runs)
+    return best | ({"confirmed": asdict(confirmation)} if confirmation else {})
 
 
 def _schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:

@@ -25,6 +25,7 @@ from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.resolve import _LOSS_DEFAULTS
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import FAMILIES, PosteriorConfig, TrainingConfig
+from lambda_hat.confirmation import Confirmation
 from lambda_hat.entrypoints import command, parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.settings import (
     ConvergenceSection,
@@ -429,8 +430,10 @@ def test_keys_of_the_best(tmp_path: Path) -> None:
     write_best(path, some_rows())
     entry = yaml.safe_load(path.read_text())["p_1"]
     section = page("results").split("## optuna_best.yaml")[1].split("\n## ")[0]
-    told = re.findall(r"`(\w+)`", section)
+    told = re.findall(r"`(\w+)`", section.split("Where its settings")[0])
     assert told == [*entry, *entry["methods"]["sgld"]]
+    keys = [field.name for field in fields(Confirmation)]
+    assert column(tables("results")["optuna_best.yaml/key of `confirmed`"]) == keys
 
 
 def test_keys_of_metrics(worked_example: Path) -> None:

@@ -20,10 +20,16 @@ from lambda_hat.entrypoints.settings import StudyPlan
 from lambda_hat.entrypoints.terminal import Terminal
 from lambda_hat.entrypoints.wording import board, files_of, result_tables
 from lambda_hat.report.words import clock, counted, with_error
+from lambda_hat.results import whole_rows
 from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
 from lambda_hat.study import Study
 from lambda_hat.trial import ProblemItem, Reference
+
+
+def _then(confirm_seeds: int) -> str:
+    return f", then the best with {counted(confirm_seeds, 'other seed')}" if confirm_seeds else ""
+
 
 PLAIN_LINES = 10
 """About so many progress lines a study where there is no board."""
@@ -32,8 +38,8 @@ PLAIN_LINES = 10
 class Console(Terminal):
     """Tells a person how the studies go; the scheduler's observer."""
 
-    def __init__(self, file: Any = None):
-        super().__init__(file)
+    def __init__(self, file: Any = None, *, began: float | None = None):
+        super().__init__(file, began=began)
         self._waiting: dict[str, float] = {}
         self._studies: list[Study] = []
         self._begun: set[str] = set()
@@ -48,7 +54,7 @@ class Console(Terminal):
                 "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
                 "methods": ", ".join(plan.methods),
                 "trials": f"{settings.max_trials} of each method on each problem, "
-                f"{settings.batch_size} in flight",
+                f"{settings.batch_size} in flight{_then(plan.confirm_seeds)}",
                 "budgets": f"{clock(plan.reference.budget_sec)} for a reference, "
                 f"{clock(settings.method_budget)} for a trial",
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
@@ -62,7 +68,8 @@ class Console(Terminal):
     ) -> None:
         """The final tables, what failed, and where everything is."""
         self.out.print()
-        for table in result_tables([s for s in studies if s.standing.num_ended]):
+        runs = list(whole_rows(store.llc_table, self.say))
+        for table in result_tables([s for s in studies if s.standing.num_ended], runs):
             self.out.print(table)
         if not outcome.interrupted and any(study.standing.num_ended for study in studies):
             self.show_facts(files_of(store))

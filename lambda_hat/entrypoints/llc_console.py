@@ -56,3 +56,10 @@ class LLCConsole(Terminal):
             self.out.print(llc_table(rows))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
         self.show_ending(outcome, resume)
+
+
+class ConfirmingConsole(LLCConsole):
+    """The same for runs that confirm a study: their targets are there."""
+
+    def problem_built(self, problem: ProblemItem) -> None:
+        pass

@@ -62,6 +62,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 say=console.say,
             )
             outcome = runs.run()
+            outcome.failures += runs.failed
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
     console.show_outcome(outcome, runs.rows(), plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE

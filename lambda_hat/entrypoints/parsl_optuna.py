@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lambda_hat.conf.checks import ConfigError
+from lambda_hat.confirmation import confirming_specs
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
@@ -19,16 +20,20 @@ from lambda_hat.entrypoints.command import (
     workers_file,
 )
 from lambda_hat.entrypoints.console import Console
+from lambda_hat.entrypoints.llc_console import ConfirmingConsole
 from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
-from lambda_hat.execution import LazyPool, open_pool
+from lambda_hat.execution import LazyPool, TaskPool, open_pool
 from lambda_hat.fingerprint import ADVICE
+from lambda_hat.llc_runs import LLCRuns
 from lambda_hat.objective import objective_from_metrics
 from lambda_hat.report import write_report
 from lambda_hat.results import Results
-from lambda_hat.scheduler import Scheduler, grace_sec
+from lambda_hat.scheduler import Outcome, Scheduler, grace_sec
 from lambda_hat.search_space import suggest_method_params
 from lambda_hat.store import hold
 from lambda_hat.study import Study
+
+TRIAL_RUNNER = "lambda_hat.runners.run_method:run_method_trial"
 
 __all__ = ["main", "objective_from_metrics", "suggest_method_params"]
 
@@ -65,24 +70,44 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     with hold(plan.store.results):
         studies = open_studies(plan, console)
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
-        with LazyPool(opening, console.show_pool) as pool, console.watching(studies):
-            outcome = Scheduler(
-                studies,
-                store=plan.store,
-                results=Results(plan.store, say=console.say),
-                reference=plan.reference,
-                pool=pool,
-                run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
-                run_trial="lambda_hat.runners.run_method:run_method_trial",
-                observer=console,
-                say=console.say,
-            ).run()
+        results = Results(plan.store, say=console.say)
+        with LazyPool(opening, console.show_pool) as pool:
+            with console.watching(studies):
+                outcome = Scheduler(
+                    studies,
+                    store=plan.store,
+                    results=results,
+                    reference=plan.reference,
+                    pool=pool,
+                    run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
+                    run_trial=TRIAL_RUNNER,
+                    observer=console,
+                    say=console.say,
+                ).run()
+            if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
+                outcome.add(confirm_best(plan, studies, pool, console))
+                results.write_best()
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
         if not outcome.interrupted and any(study.standing.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
             write_report(plan.store, command=command, notes=outcome.failures)
     console.show_outcome(outcome, studies, plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
+
+
+def confirm_best(
+    plan: StudyPlan, studies: Sequence[Study], pool: TaskPool, console: Console
+) -> Outcome:
+    """Runs the best settings of each study with seeds that no search has seen."""
+    return LLCRuns(
+        confirming_specs(studies, plan.confirm_seeds),
+        store=plan.store,
+        pool=pool,
+        build="lambda_hat.llc_runs:build_problem",
+        run_trial=TRIAL_RUNNER,
+        watcher=ConfirmingConsole(began=console.began),
+        say=console.say,
+    ).run()
 
 
 def open_studies(plan: StudyPlan, console: Console) -> list[Study]:

@@ -53,6 +53,8 @@ class OptunaSection:
     """Seconds for each trial, compilation included."""
     seed: int = bounded(0, least=0)
     huber_delta: float | None = bounded(None, above=0)
+    confirm_seeds: int = bounded(0, least=0)
+    """Other seeds that each study's best settings are run with at the end."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class StudyPlan:
     settings: StudySettings
     reference: ReferencePlan
     space: Space
+    confirm_seeds: int
     store: Store
 
 
@@ -139,7 +142,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
             method_budget=settings.method_budget,
         )
     plan = ReferencePlan(optuna.hmc_budget, reference.accept_unreliable, asdict(reference))
-    return StudyPlan(problems, methods, settings, plan, space, store)
+    return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store)
 
 
 def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> LLCPlan:

@@ -23,9 +23,10 @@ class Terminal:
 
     Args:
         file: Where to, by default the standard output.
+        began: When the clock of its lines began, in monotonic seconds; by default now.
     """
 
-    def __init__(self, file: Any = None):
+    def __init__(self, file: Any = None, *, began: float | None = None):
         file = file or sys.stdout
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="replace")  # A terminal without a sign is no reason to stop.
@@ -34,7 +35,7 @@ class Terminal:
         """Whether what is printed can be redrawn in place."""
         if not self.alive:
             self.out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
-        self._began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
 
     def show_facts(self, facts: Mapping[str, str | list[str]]) -> None:
         """Prints names and what they are, aligned; the values are plain text."""
@@ -54,7 +55,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """One line of rich markup with the time since the start."""
-        elapsed = clock(time.monotonic() - self._began)
+        elapsed = clock(time.monotonic() - self.began)
         self.out.print(f"[dim]{elapsed:>9}[/]  {text}", soft_wrap=True)
 
     def show_ending(self, outcome: Outcome, resume: str) -> None:

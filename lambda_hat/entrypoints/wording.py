@@ -11,6 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from lambda_hat.confirmation import Confirmation, confirm
 from lambda_hat.report import report_path
 from lambda_hat.report.words import clock, settings_of, with_error
 from lambda_hat.store import Store
@@ -53,15 +54,20 @@ def _progress(study: Study) -> tuple[str, ...]:
     return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}"
 
 
-def result_tables(studies: Sequence[Study]) -> list[Table]:
-    """One table a problem: each method's best trial against the reference."""
+def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """One table a problem: each method's best trial against the reference.
+
+    Args:
+        studies: What to tell of.
+        runs: Runs without tuning, some of which may confirm a best trial.
+    """
     problems: dict[str, list[Study]] = {}
     for study in studies:
         problems.setdefault(study.problem.pid, []).append(study)
-    return [_result_table(group) for group in problems.values()]
+    return [_result_table(group, runs) for group in problems.values()]
 
 
-def _result_table(studies: Sequence[Study]) -> Table:
+def _result_table(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> Table:
     problem, reference = studies[0].problem, studies[0].reference
     title = f"[bold]{escape(problem.label)}[/] [dim]{problem.pid}[/]"
     if reference.llc_ref is not None:
@@ -70,30 +76,43 @@ def _result_table(studies: Sequence[Study]) -> Table:
         title += f" [red]{reference.status}[/]"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for name in ("trials", "LLC", "error", "s/trial"):
+    best = [study.standing.best for study in studies]
+    confirmed = [confirm(row, runs) if row else None for row in best]
+    others = ["other seeds"] if any(confirmed) else []
+    for name in ("trials", "LLC", "error", *others, "s/trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best hyperparameters", ratio=1)
-    for study in studies:
-        table.add_row(study.method, *_result(study))
+    for study, confirmation in zip(studies, confirmed, strict=True):
+        cells = [_confirmed(confirmation)] if others else []
+        table.add_row(study.method, *_result(study, cells))
     if reference.status != "ok" and reference.reasons:
         table.caption = f"[red]{escape(reference.why)}[/]"
         table.caption_justify, table.caption_style = "left", ""
     return table
 
 
-def _result(study: Study) -> tuple[str, ...]:
+def _confirmed(confirmation: Confirmation | None) -> str:
+    """The LLC under other seeds."""
+    if confirmation is None:
+        return "-"
+    failed = f" ({confirmation.num_failed} failed)" if confirmation.num_failed else ""
+    return f"{with_error(confirmation.llc_hat, confirmation.se_hat)}{failed}"
+
+
+def _result(study: Study, others: Sequence[str]) -> tuple[str, ...]:
     standing, best = study.standing, study.standing.best
     failed = f" ({standing.num_failed} failed)" if standing.num_failed else ""
     trials = f"{standing.num_ended}{failed}"
     seconds = standing.mean_runtime_sec
     mean = "-" if seconds is None else f"{seconds:.3g}"
     if best is None:
-        return trials, "-", "-", mean, "no trial gave an estimate"
+        return trials, "-", "-", *others, mean, "no trial gave an estimate"
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
     return (
         trials,
         with_error(best["llc_hat"], best["se_hat"]),
         with_error(best["error"], joint),
+        *others,
         mean,
         escape(settings_of(best["hyperparams"])),
     )

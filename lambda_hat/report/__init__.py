@@ -38,7 +38,7 @@ def write_report(
     """
     path = report_path(store)
     there = path.read_text(errors="replace") if path.exists() else ""
-    inputs = _digest(store.trials_table.read_bytes(), notes)
+    inputs = _digest([store.trials_table, store.best], notes)
     if _told(there, "inputs") == inputs and not anew:
         return path
     from lambda_hat.report.page import make_page
@@ -48,9 +48,11 @@ def write_report(
     return path
 
 
-def _digest(table: bytes, notes: Sequence[str]) -> str:
+def _digest(tables: Sequence[Path], notes: Sequence[str]) -> str:
     """Names what a page is made of."""
-    return hashlib.sha256(b"\0".join([table, *(note.encode() for note in notes)])).hexdigest()[:16]
+    parts = [path.read_bytes() for path in tables if path.exists()]
+    parts += [note.encode() for note in notes]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _told(page: str, name: str) -> str | None:

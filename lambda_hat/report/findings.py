@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pandas as pd
 
+from lambda_hat.confirmation import Confirmation, confirm
 from lambda_hat.report.words import clock, counted, percent, with_error
 from lambda_hat.table import read_table
 
@@ -32,9 +33,11 @@ class Finding:
         failed: how many of them gave no estimate.
         agreeing: how many lie within the 95 % interval of the difference to the reference.
         best: the trial with the smallest objective; None if none gave an estimate.
-        verdict: of the best trial: `agrees`, `blurred` (it agrees, with an interval so wide that
-            this says little), `off`, or `nothing` (there is no estimate).
-        excess: (llc_hat - llc_ref) / |llc_ref| of the best trial; NaN without one.
+        confirmation: what its settings give under other seeds; None if there are no such runs.
+        verdict: of the confirmation, or of the best trial without one: `agrees`, `blurred` (it
+            agrees, with an interval so wide that this says little), `off`, or `nothing` (there is
+            no estimate).
+        excess: (llc_hat - llc_ref) / |llc_ref| of the same; NaN without an estimate.
     """
 
     method: str
@@ -42,13 +45,19 @@ class Finding:
     failed: int
     agreeing: int
     best: pd.Series | None
+    confirmation: Confirmation | None
     verdict: str
     excess: float
 
     @property
     def estimate(self) -> str:
-        """The best trial's LLC with its standard error."""
-        return "-" if self.best is None else with_error(self.best.llc_hat, self.best.se_hat)
+        """The LLC that the verdict is of, with its standard error."""
+        if self.best is None:
+            return "-"
+        if self.confirmation is None:
+            return with_error(self.best.llc_hat, self.best.se_hat)
+        seeds = counted(self.confirmation.num_runs, "other seed")
+        return f"{with_error(self.confirmation.llc_hat, self.confirmation.se_hat)} with {seeds}"
 
     @property
     def seconds(self) -> str:
@@ -90,25 +99,39 @@ def agrees(trials: pd.DataFrame) -> pd.Series:
     return trials.error <= SIGMAS * joint_se(trials)
 
 
-def findings(trials: pd.DataFrame) -> list[Finding]:
-    """What each method found on one problem, in the order of the table."""
-    return [_finding(str(name), rows) for name, rows in trials.groupby("method", sort=False)]
+def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:
+    """What each method found on one problem, in the order of the table.
+
+    Args:
+        trials: of the problem.
+        runs: rows of runs without tuning, some of which may confirm a best trial.
+    """
+    return [_finding(str(name), rows, runs) for name, rows in trials.groupby("method", sort=False)]
 
 
-def _finding(method: str, rows: pd.DataFrame) -> Finding:
+def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
     estimates = estimates_of(rows)
     scored = pick(estimates, estimates.objective.notna())
     failed, agreeing = len(rows) - len(estimates), int(agrees(estimates).sum())
     if scored.empty:
-        return Finding(method, len(rows), failed, agreeing, None, NOTHING, math.nan)
+        return Finding(method, len(rows), failed, agreeing, None, None, NOTHING, math.nan)
     best = scored.loc[scored.objective.idxmin()]
-    scale = abs(best.llc_ref) or 1.0
-    width = SIGMAS * float(joint_se(scored).loc[best.name]) / scale
-    verdict = OFF
-    if abs(best.llc_hat - best.llc_ref) <= width * scale:
-        verdict = AGREES if width <= BLUNT else BLURRED
-    excess = (best.llc_hat - best.llc_ref) / scale
-    return Finding(method, len(rows), failed, agreeing, best, verdict, excess)
+    confirmation = confirm(best.to_dict(), runs)
+    shown = confirmation or best
+    verdict, excess = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
+    return Finding(method, len(rows), failed, agreeing, best, confirmation, verdict, excess)
+
+
+def _judge(llc: float | None, se: float | None, llc_ref: float, se_ref: float) -> tuple[str, float]:
+    """The verdict of an estimate against a reference, and its relative excess."""
+    if llc is None:
+        return NOTHING, math.nan
+    scale = abs(llc_ref) or 1.0
+    errors = [error for error in (se, se_ref) if error is not None and math.isfinite(error)]
+    width, excess = SIGMAS * math.hypot(*errors) / scale, (llc - llc_ref) / scale
+    if abs(excess) > width:
+        return OFF, excess
+    return (AGREES if width <= BLUNT else BLURRED), excess
 
 
 def reference_of(trials: pd.DataFrame) -> tuple[float, float]:
@@ -138,6 +161,8 @@ def summary(found: Sequence[Finding], reference: str) -> str:
 def _clause(finding: Finding, reference: str) -> str:
     """What one method found; the reference is named where it is given."""
     name, value, took = finding.method, finding.estimate, finding.seconds
+    if finding.verdict == NOTHING and finding.best is not None:
+        return f"{name} gave no estimate with other seeds than its best trial's"
     if finding.verdict == NOTHING:
         return f"{name} gave no estimate in {counted(finding.trials, 'trial')}"
     if finding.verdict == AGREES:

@@ -37,6 +37,7 @@ from lambda_hat.report.provenance import (
 from lambda_hat.report.settings import names_of
 from lambda_hat.report.words import counted, listed, percent, settings_of, short, with_error
 from lambda_hat.store import Store
+from lambda_hat.table import read_table
 
 _NAMES = {"ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER, "accent": HUES[1]}
 _NAMES |= {"alarm": HUES[0], "good": HUES[2], "panel": GRID}
@@ -62,9 +63,10 @@ def make_page(store: Store, *, about: Mapping[str, str], notes: Sequence[str]) -
         notes: what a reader should know of what is not in the table.
     """
     trials = read_trials(store.trials_table)
+    runs = read_table(store.llc_table) if store.llc_table.exists() else []
     sections, contents = [], []
     for index, (pid, rows) in enumerate(trials.groupby("pid", sort=False)):
-        sentence, section = _problem(store, rows, str(index))
+        sentence, section = _problem(store, rows, runs, str(index))
         sections.append(section)
         link = f'<a href="#{escape(str(pid))}">{escape(rows.problem.iloc[0])}</a>'
         contents.append(f"<li>{link}: {escape(sentence)}</li>")
@@ -107,10 +109,12 @@ def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
     return "\n".join(lines)
 
 
-def _problem(store: Store, rows: pd.DataFrame, name: str) -> tuple[str, str]:
+def _problem(
+    store: Store, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]], name: str
+) -> tuple[str, str]:
     """A problem's sentence, and its section of the page."""
     pid, label = rows.pid.iloc[0], rows.problem.iloc[0]
-    reference, found = stored(store.reference(pid)), findings(rows)
+    reference, found = stored(store.reference(pid)), findings(rows, runs)
     sentence = summary(found, with_error(*reference_of(rows)))
     metrics = [
         stored(store.metrics(one.best.pid, one.best.method, one.best.trial_id))
@@ -165,12 +169,13 @@ def _methods(found: Sequence[Finding], methods: Sequence[str]) -> str:
     titles = "method,LLC,error,relative,seconds,full gradients,trials,failed,agree"
     head = "".join(f"<th>{title}</th>" for title in titles.split(","))
     body = "".join(_method(one, methods) for one in found)
+    confirmed = all(one.confirmation for one in found if one.best is not None)
+    advice = "trust what other seeds say" if confirmed else "confirm it with other seeds, below"
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
         '<p class="quiet">The best trial of each method, by its error. "agree" counts the trials '
         "whose difference to the reference is within its own 95 % interval. The smallest of many "
-        "noisy errors is smaller than any of them deserves: confirm it with other seeds, "
-        "below.</p>"
+        f"noisy errors is smaller than any of them deserves: {advice}.</p>"
     )
 
 
@@ -184,19 +189,36 @@ def _method(one: Finding, methods: Sequence[str]) -> str:
         joint = math.hypot(_or_zero(best.se_hat), _or_zero(best.se_ref))
         work = (best.work or {}).get("full_gradients")
         values = [
-            one.estimate,
+            with_error(best.llc_hat, best.se_hat),
             with_error(best.error, joint),
-            percent(abs(one.excess)),
+            percent(best.error / (abs(best.llc_ref) or 1.0)),
             f"{best.runtime_sec:.3g}" if math.isfinite(best.runtime_sec) else "-",
             short(work) if work else "-",
         ]
         params = {name: best.hyperparams[name] for name in names_of([best.hyperparams], one.method)}
         below = f"<code>{escape(settings_of(params))}</code> in trial {best.trial_number}"
         below += ", ended by its budget" if best.budget_exhausted else ""
+        below += _confirmed(one)
     cells = "".join(f"<td>{cell}</td>" for cell in [*values, *counts])
     return (
         f'<tbody><tr><td class="method">{dot}</span>{escape(one.method)}</td>{cells}</tr>'
         f'<tr class="settings"><td></td><td colspan="8">{below}</td></tr></tbody>'
+    )
+
+
+def _confirmed(one: Finding) -> str:
+    """What the best settings give under other seeds, on a line of its own."""
+    told = one.confirmation
+    if told is None or one.best is None:
+        return ""
+    if told.error is None:
+        return f"<br><b>none of {counted(told.num_runs, 'other seed')} gave an estimate</b>"
+    joint = math.hypot(told.se_hat or 0.0, _or_zero(one.best.se_ref))
+    failed = f", {told.num_failed} of them failed" if told.num_failed else ""
+    return (
+        f"<br><b>with {counted(told.num_runs, 'other seed')}{failed}: "
+        f"{with_error(told.llc_hat, told.se_hat)}</b>, error {with_error(told.error, joint)} "
+        f"({percent(abs(one.excess))})"
     )
 
 

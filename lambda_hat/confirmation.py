@@ -1,0 +1,121 @@
+"""Trials -> Confirmation: a study's best settings under seeds that its search has not seen.
+
+The best of many trials was chosen for being near the reference, and is nearer than its settings
+deserve. The same settings with other seeds were not chosen: their mean is what they give, and its
+distance from the reference is their error.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from lambda_hat.conf.checks import ConfigError
+from lambda_hat.conf.compose import compose_sampler
+from lambda_hat.standing import Standing
+from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
+
+Row = Mapping[str, Any]
+"""A row of the table of trials, or of that of `parsl-llc`."""
+
+
+class BestStudy(Protocol):
+    """The part of a study that is needed here."""
+
+    problem: ProblemItem
+    method: str
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the best settings of a study give under other seeds.
+
+    Attributes:
+        num_runs: How many runs there are, failed ones counted.
+        num_failed: How many of them gave no estimate, and are no part of the rest.
+        llc_hat: Mean of the estimates; None if there is none.
+        se_hat: Its standard error, from the spread between the runs and widened for their small
+            number, so that 1.96 of it make a 95 % interval; of one run, that run's own.
+        error: |llc_hat - llc_ref|.
+    """
+
+    num_runs: int
+    num_failed: int
+    llc_hat: float | None
+    se_hat: float | None
+    error: float | None
+
+
+def confirming_specs(
+    studies: Iterable[BestStudy], num_seeds: int
+) -> dict[ProblemItem, list[TrialSpec]]:
+    """The runs that confirm each study's best settings, by problem."""
+    specs: dict[ProblemItem, list[TrialSpec]] = {}
+    for study in studies:
+        if (best := study.standing.best) is None:
+            continue
+        settings = _whole_settings(study.method, best["hyperparams"])
+        specs.setdefault(study.problem, []).extend(
+            TrialSpec(
+                pid=study.problem.pid,
+                problem=study.problem.spec,
+                method=study.method,
+                hyperparams=settings,
+                seed=derive_seed("confirm", best["trial_id"], number),
+                budget_sec=best["budget_sec"],
+            )
+            for number in range(num_seeds)
+        )
+    return specs
+
+
+def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
+    """What runs without tuning say of a study's best trial.
+
+    Args:
+        best: The trial.
+        runs: Rows of `llc_runs.parquet`; those of its settings and budget count, and any seed
+            but its own.
+
+    Returns:
+        None where no run is one of it.
+    """
+    like = {name: best[name] for name in ("pid", "method", "budget_sec")}
+    alike = [run for run in runs if all(run[name] == value for name, value in like.items())]
+    if not alike:
+        return None
+    try:
+        settings = _whole_settings(best["method"], best["hyperparams"])
+    except ConfigError:
+        return None  # The sampler has changed since, and no run has been made with it.
+    found = [run for run in alike if run["hyperparams"] == settings and run["seed"] != best["seed"]]
+    return _summed_up(found, best["llc_ref"]) if found else None
+
+
+def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:
+    complete = [run for run in runs if run["status"] == "complete"]
+    num_failed = len(runs) - len(complete)
+    if not complete:
+        return Confirmation(len(runs), num_failed, None, None, None)
+    values = [run["llc_hat"] for run in complete]
+    mean = statistics.fmean(values)
+    error = None if llc_ref is None else abs(mean - llc_ref)
+    se = complete[0]["se_hat"] if len(values) == 1 else _standard_error(values)
+    return Confirmation(len(runs), num_failed, mean, se, error)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean, such that 1.96 of it cover what Student's t asks for."""
+    from scipy.stats import t as student_t
+
+    widening = float(student_t.ppf(0.975, len(values) - 1)) / 1.96
+    return widening * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _whole_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the sampler, those not searched too: what `parsl-llc` gives its runs."""
+    return asdict(compose_sampler(method, dict(hyperparams), where="the best settings"))
