@@ -38,8 +38,8 @@ class Confirmation:
         num_runs: How many runs there are, failed ones counted.
         num_failed: How many of them gave no estimate, and are no part of the rest.
         llc_hat: Mean of the estimates; None if there is none.
-        se_hat: Its standard error, from the spread between the runs and widened for their small
-            number, so that 1.96 of it make a 95 % interval; of one run, that run's own.
+        se_hat: Its standard error: from the spread between the runs, widened for their small number
+            so that 1.96 of it make a 95 % interval, and no less than the runs' own errors make.
         error: |llc_hat - llc_ref|.
     """
 
@@ -104,12 +104,14 @@ def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:
     values = [run["llc_hat"] for run in complete]
     mean = statistics.fmean(values)
     error = None if llc_ref is None else abs(mean - llc_ref)
-    se = complete[0]["se_hat"] if len(values) == 1 else _standard_error(values)
-    return Confirmation(len(runs), num_failed, mean, se, error)
+    own = math.hypot(*(run["se_hat"] or 0.0 for run in complete)) / len(values)
+    return Confirmation(len(runs), num_failed, mean, max(own, _spread(values)), error)
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    """Of the mean, such that 1.96 of it cover what Student's t asks for."""
+def _spread(values: Sequence[float]) -> float:
+    """Standard error of the mean, such that 1.96 of it cover what Student's t asks for."""
+    if len(values) == 1:
+        return 0.0
     from scipy.stats import t as student_t
 
     widening = float(student_t.ppf(0.975, len(values) - 1)) / 1.96

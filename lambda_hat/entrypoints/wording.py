@@ -55,7 +55,7 @@ def _progress(study: Study) -> tuple[str, ...]:
 
 
 def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """One table a problem: each method's best trial against the reference.
+    """For each problem, its methods' best trials, and what their settings give with other seeds.
 
     Args:
         studies: What to tell of.
@@ -64,10 +64,16 @@ def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -
     problems: dict[str, list[Study]] = {}
     for study in studies:
         problems.setdefault(study.problem.pid, []).append(study)
-    return [_result_table(group, runs) for group in problems.values()]
+    tables = []
+    for group in problems.values():
+        best = [study.standing.best for study in group]
+        confirmed = [confirm(row, runs) if row else None for row in best]
+        tables.append(_result_table(group))
+        tables += [_confirmed_table(group, confirmed)] if any(confirmed) else []
+    return tables
 
 
-def _result_table(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> Table:
+def _result_table(studies: Sequence[Study]) -> Table:
     problem, reference = studies[0].problem, studies[0].reference
     title = f"[bold]{escape(problem.label)}[/] [dim]{problem.pid}[/]"
     if reference.llc_ref is not None:
@@ -76,43 +82,51 @@ def _result_table(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -
         title += f" [red]{reference.status}[/]"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    best = [study.standing.best for study in studies]
-    confirmed = [confirm(row, runs) if row else None for row in best]
-    others = ["other seeds"] if any(confirmed) else []
-    for name in ("trials", "LLC", "error", *others, "s/trial"):
+    for name in ("trials", "LLC", "error", "s/trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best hyperparameters", ratio=1)
-    for study, confirmation in zip(studies, confirmed, strict=True):
-        cells = [_confirmed(confirmation)] if others else []
-        table.add_row(study.method, *_result(study, cells))
+    for study in studies:
+        table.add_row(study.method, *_result(study))
     if reference.status != "ok" and reference.reasons:
         table.caption = f"[red]{escape(reference.why)}[/]"
         table.caption_justify, table.caption_style = "left", ""
     return table
 
 
-def _confirmed(confirmation: Confirmation | None) -> str:
-    """The LLC under other seeds."""
-    if confirmation is None:
-        return "-"
-    failed = f" ({confirmation.num_failed} failed)" if confirmation.num_failed else ""
-    return f"{with_error(confirmation.llc_hat, confirmation.se_hat)}{failed}"
+def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation | None]) -> Table:
+    title = "The best settings with seeds that no search has seen"
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for name in ("runs", "LLC", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for study, told in zip(studies, confirmed, strict=True):
+        if told is None:
+            continue
+        joint = math.hypot(told.se_hat or 0.0, study.reference.se_ref)
+        table.add_row(
+            study.method,
+            f"{told.num_runs} ({told.num_failed} failed)"
+            if told.num_failed
+            else f"{told.num_runs}",
+            with_error(told.llc_hat, told.se_hat),
+            with_error(told.error, joint),
+        )
+    return table
 
 
-def _result(study: Study, others: Sequence[str]) -> tuple[str, ...]:
+def _result(study: Study) -> tuple[str, ...]:
     standing, best = study.standing, study.standing.best
     failed = f" ({standing.num_failed} failed)" if standing.num_failed else ""
     trials = f"{standing.num_ended}{failed}"
     seconds = standing.mean_runtime_sec
     mean = "-" if seconds is None else f"{seconds:.3g}"
     if best is None:
-        return trials, "-", "-", *others, mean, "no trial gave an estimate"
+        return trials, "-", "-", mean, "no trial gave an estimate"
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
     return (
         trials,
         with_error(best["llc_hat"], best["se_hat"]),
         with_error(best["error"], joint),
-        *others,
         mean,
         escape(settings_of(best["hyperparams"])),
     )
