@@ -94,7 +94,7 @@ def _result_table(studies: Sequence[Study]) -> Table:
 
 
 def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation | None]) -> Table:
-    title = "The best settings with seeds that no search has seen"
+    title = "Best settings with other seeds"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     for name in ("runs", "LLC", "error"):
@@ -103,11 +103,10 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
         if told is None:
             continue
         joint = math.hypot(told.se_hat or 0.0, study.reference.se_ref)
+        failed = f" ({told.num_failed} failed)" if told.num_failed else ""
         table.add_row(
             study.method,
-            f"{told.num_runs} ({told.num_failed} failed)"
-            if told.num_failed
-            else f"{told.num_runs}",
+            f"{told.num_runs}{failed}",
             with_error(told.llc_hat, told.se_hat),
             with_error(told.error, joint),
         )
