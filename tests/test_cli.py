@@ -20,7 +20,7 @@ import pytest
 import yaml
 from instant import FAKES, InstantPool, instant_trial, use_instant_runners
 
-from lambda_hat.entrypoints import parsl_llc, parsl_optuna
+from lambda_hat.entrypoints import parsl_llc, parsl_optuna, start
 from lambda_hat.entrypoints.settings import read_study_plan
 from lambda_hat.execution import DeadlineExceeded
 from lambda_hat.store import read_json
@@ -246,6 +246,18 @@ def test_a_problem_that_fails_ends_with_1_and_the_others_are_done(
     assert "unreliable" in out[out.index("method") :], "the warning stays in the final table"
     table = pd.read_parquet("results/optuna_trials.parquet")
     assert table.groupby("problem").ref_status.unique().str[0].tolist() == ["unreliable", "ok"]
+
+
+def test_an_interrupt_while_the_command_is_imported_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.import_module", interrupted)
+        assert (start.parsl_optuna(), start.parsl_llc()) == (130, 130)
+    assert capsys.readouterr().err == "Interrupted before anything was started.\n" * 2
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
