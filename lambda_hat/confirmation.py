@@ -78,14 +78,14 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
 
     Args:
         best: The trial.
-        runs: Rows of `llc_runs.parquet`; those of its settings and budget count, and any seed
-            but its own.
+        runs: Rows of `llc_runs.parquet`; those of its target, settings and budget count, with
+            any seed but its own.
 
     Returns:
         None where no run is one of it.
     """
-    like = {name: best[name] for name in ("pid", "method", "budget_sec")}
-    alike = [run for run in runs if all(run[name] == value for name, value in like.items())]
+    like = {name: best.get(name) for name in ("pid", "target", "method", "budget_sec")}
+    alike = [run for run in runs if all(run.get(name) == value for name, value in like.items())]
     if not alike:
         return None
     try:

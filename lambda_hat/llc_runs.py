@@ -24,6 +24,7 @@ from lambda_hat.trial import (
     TrialResult,
     TrialSpec,
     is_complete,
+    is_of,
 )
 
 
@@ -76,6 +77,8 @@ class LLCRuns:
         self._order = [(item, spec) for item, group in specs.items() for spec in group]
         self._results: dict[str, TrialResult] = {}
         self._references: dict[str, Reference | None] = {}
+        self._targets: dict[str, str | None] = {}
+        """The target of each problem, once it is there."""
         self._loop = EventLoop(self._write)
         self.outcome = Outcome()
         self.failed: list[str] = []
@@ -120,32 +123,25 @@ class LLCRuns:
 
     def _begin(self) -> None:
         for item, specs in self._specs.items():
-            reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
-            self._references[item.pid] = Reference.from_json(reference) if reference else None
-            left = []
-            for spec in specs:
-                if (stored := self._stored(spec)) is None:
-                    left.append(spec)
-                else:
-                    self._keep(item, spec, stored)
-            if left:
-                self._prepare(item, left)
+            self._take_up(item, specs, built=False)
 
-    def _stored(self, spec: TrialSpec) -> TrialResult | None:
-        path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
-        return read_if_whole(path, RESULT_KEYS, self._say)
+    def _take_up(self, item: ProblemItem, specs: Sequence[TrialSpec], *, built: bool) -> None:
+        """Submits what is not done of a problem, or first what makes its target."""
+        target = self._targets[item.pid] = self._store.target_id(item.pid)
+        reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
+        same = reference is not None and is_of(reference, target)
+        self._references[item.pid] = Reference.from_json(reference) if reference and same else None
+        results = [(spec, self._stored(spec)) for spec in specs]
+        if target is None and not built and any(result is None for _, result in results):
+            self._build_first(item, specs)
+            return
+        for spec, result in results:
+            if result is None:
+                self._submit(item, spec)
+            else:
+                self._keep(item, spec, result)
 
-    def _llc_ref(self, item: ProblemItem) -> float | None:
-        reference = self._references[item.pid]
-        return reference.llc_ref if reference else None
-
-    def _keep(self, item: ProblemItem, spec: TrialSpec, result: TrialResult) -> None:
-        self._results[spec.trial_id] = result
-        if not is_complete(result):
-            name = f"{item.label} {spec.method} ({spec.trial_id})"
-            self.failed.append(f"{name} failed: {result['error_msg']}")
-
-    def _prepare(self, item: ProblemItem, specs: Sequence[TrialSpec]) -> None:
+    def _build_first(self, item: ProblemItem, specs: Sequence[TrialSpec]) -> None:
         future = self._pool.submit(self._build, dict(item.spec), str(self._store.artifacts))
 
         def built(done: Future) -> None:
@@ -157,10 +153,24 @@ class LLCRuns:
             for notice in done.result():
                 self._say(notice)
             self._watcher.problem_built(item)
-            for spec in specs:
-                self._submit(item, spec)
+            self._take_up(item, specs, built=True)
 
         self._loop.follow(future, built)
+
+    def _stored(self, spec: TrialSpec) -> TrialResult | None:
+        path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
+        result = read_if_whole(path, RESULT_KEYS, self._say)
+        return result if result and is_of(result, self._targets[spec.pid]) else None
+
+    def _llc_ref(self, item: ProblemItem) -> float | None:
+        reference = self._references[item.pid]
+        return reference.llc_ref if reference else None
+
+    def _keep(self, item: ProblemItem, spec: TrialSpec, result: TrialResult) -> None:
+        self._results[spec.trial_id] = result
+        if not is_complete(result):
+            name = f"{item.label} {spec.method} ({spec.trial_id})"
+            self.failed.append(f"{name} failed: {result['error_msg']}")
 
     def _submit(self, item: ProblemItem, spec: TrialSpec) -> None:
         spec.write_manifest(self._store)
@@ -192,6 +202,12 @@ class LLCRuns:
             return
         for notice in result.get("notices", ()):
             self._say(notice)
+        if not is_of(result, self._targets[item.pid]):
+            self.outcome.failures.append(
+                f"{item.label} {spec.method} {spec.trial_id} is of another target than the runs "
+                "before it: it was built again while they ran. Run the command again."
+            )
+            return
         self._keep(item, spec, result)
         self._loop.changed()
         row = self._row(item, spec, self._order.index((item, spec)))

@@ -16,7 +16,7 @@ from lambda_hat.fingerprint import StudyChanged
 from lambda_hat.results import Results
 from lambda_hat.store import Store, read_if_whole, write_json
 from lambda_hat.study import Asked, Study
-from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
+from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec, is_of
 
 REFERENCE_KEYS = ("llc_ref", "status")
 
@@ -122,8 +122,9 @@ class Scheduler:
     def _start(self, problem: ProblemItem) -> None:
         path = self._store.reference(problem.pid)
         stored = read_if_whole(path, REFERENCE_KEYS, self._say)
-        if stored is not None and self._stands(Reference.from_json(stored)):
-            self._judge(problem, Reference.from_json(stored), reused=True)
+        reference = Reference.from_json(stored or {})
+        if self._stands(reference) and self._target_stands(problem, reference):
+            self._judge(problem, reference, reused=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         budget = self._plan.budget_sec
@@ -133,6 +134,7 @@ class Scheduler:
             str(path),
             budget_sec=budget,
             settings=dict(self._plan.settings),
+            artifacts_dir=str(self._store.artifacts),
             deadline_sec=budget + grace_sec(budget),
         )
         self._observer.reference_started(problem)
@@ -147,6 +149,9 @@ class Scheduler:
         if reference.status == "unreliable" and not self._plan.accept_unreliable:
             return self._plan.budget_sec <= (reference.budget_sec or 0.0)
         return reference.status in ("ok", "unreliable")
+
+    def _target_stands(self, problem: ProblemItem, reference: Reference) -> bool:
+        return reference.target in (None, self._store.target_id(problem.pid))
 
     def _referenced(self, problem: ProblemItem, future: Future) -> None:
         error = error_of(future)
@@ -253,6 +258,11 @@ class Scheduler:
             result = future.result()
             if isinstance(result, Mapping) and all(key in result for key in RESULT_KEYS):
                 self._pass_on(result)
+                if not is_of(result, study.reference.target):
+                    raise _Lost(
+                        f"it is of the target {result['target']}, built while this run went on, "
+                        f"and its reference of {study.reference.target}. Run the command again"
+                    )
                 return dict(result)
             raise _Lost("the worker returned no result")
         if (stored := study.stored(asked)) is not None:

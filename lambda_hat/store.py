@@ -71,6 +71,20 @@ class Store:
     def reference(self, pid: str) -> Path:
         return self.artifacts / "problems" / pid / "ref.json"
 
+    def target_id(self, pid: str) -> str | None:
+        """Which target of a problem is stored, by its content; None if there is no whole one.
+
+        What is not whole is left for a worker to find, which sets it aside and builds it again.
+        """
+        folder = self.artifacts / "problems" / pid
+        try:
+            record = json.loads((folder / "target.json").read_bytes())
+            arrays = hashlib.sha256((folder / "target.npz").read_bytes()).hexdigest()
+            usable = record["evidence"]["status"] != "refused" and arrays == record["sha256"]
+            return record["target"] if usable else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
     def trial_folder(self, pid: str, method: str, trial_id: str) -> Path:
         return self.artifacts / "runs" / pid / method / trial_id
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from optuna.trial import FixedTrial, FrozenTrial, Trial
@@ -28,6 +28,7 @@ from lambda_hat.trial import (
     TrialResult,
     TrialSpec,
     derive_seed,
+    is_of,
 )
 
 MAX_DEAD = 10
@@ -138,7 +139,11 @@ class Study:
 
     def _settle(self, reference: Reference) -> Reference:
         """The reference that this study's trials are scored against, from first to last."""
-        now = {"llc_ref": reference.llc_ref, "se_ref": reference.se_ref}
+        now = {
+            "target": reference.target,
+            "llc_ref": reference.llc_ref,
+            "se_ref": reference.se_ref,
+        }
         begun = self._journal.fingerprint
         if begun is None:
             self._journal.stamp({**self._fingerprint(), "reference": now})
@@ -146,12 +151,17 @@ class Study:
         was = begun["reference"]
         if was == now or reference.llc_ref is None:
             return reference
+        if was["target"] != now["target"]:
+            raise StudyChanged(
+                f"its target was {was['target']} and is now {now['target']}, which training on "
+                f"another processor or JAX can come to. {ADVICE}"
+            )
         gap = abs(was["llc_ref"] - reference.llc_ref)
         change = f"its reference was {_value(was)} and is now {_value(now)}"
         if gap > 3 * math.hypot(was["se_ref"], reference.se_ref):
             raise StudyChanged(f"{change}. {ADVICE}")
         self._say(f"{self.name}: {change}, which agree; the study keeps the first.")
-        return Reference(was["llc_ref"], was["se_ref"], reference.status, reference.reasons)
+        return replace(reference, llc_ref=was["llc_ref"], se_ref=was["se_ref"])
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self.settings
@@ -219,9 +229,10 @@ class Study:
         asked.spec.write_manifest(self._store, study=self._id)
 
     def stored(self, asked: Asked) -> TrialResult | None:
-        """The trial's result if a run has already written it."""
+        """The trial's result if a run has already written it, for the same target."""
         path = self._store.metrics(asked.spec.pid, self.method, asked.spec.trial_id)
-        return read_if_whole(path, RESULT_KEYS, self._say)
+        result = read_if_whole(path, RESULT_KEYS, self._say)
+        return result if result and is_of(result, self.reference.target) else None
 
     # Telling.
 

@@ -22,6 +22,7 @@ _TEXT, _REAL, _WHOLE, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
 COLUMNS: dict[str, pa.DataType] = {
     "pid": _TEXT,
+    "target": _TEXT,
     "problem": _TEXT,
     "method": _TEXT,
     "trial_id": _TEXT,
@@ -84,6 +85,7 @@ def trial_row(
         error = abs(estimate - llc_ref)
     return {
         "pid": spec.pid,
+        "target": result.get("target"),
         "problem": label,
         "method": spec.method,
         "trial_id": spec.trial_id,

@@ -106,6 +106,11 @@ def is_complete(result: Mapping[str, Any]) -> bool:
     return result.get("status") == "complete" and finite(result.get("llc_hat")) is not None
 
 
+def is_of(result: Mapping[str, Any], target: str | None) -> bool:
+    """Whether a result is of this target; one that names none (its worker died) passes."""
+    return target is None or result.get("target") in (None, target)
+
+
 def finite(value: object) -> float | None:
     """The value as a float, or None if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -125,6 +130,8 @@ class Reference:
     budget_sec: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     runtime_sec: float | None = None
+    target: str | None = None
+    """Which target it is of (see `Problem.target_id`)."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reference:
@@ -141,6 +148,7 @@ class Reference:
             budget_sec=finite(value.get("budget_sec", settings.get("budget_sec"))),
             settings=settings,
             runtime_sec=finite(value.get("runtime_sec")),
+            target=value.get("target"),
         )
 
     @property

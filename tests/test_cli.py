@@ -23,7 +23,7 @@ from instant import FAKES, InstantPool, instant_trial, use_instant_runners
 from lambda_hat.entrypoints import parsl_llc, parsl_optuna, start
 from lambda_hat.entrypoints.settings import read_study_plan
 from lambda_hat.execution import DeadlineExceeded
-from lambda_hat.store import read_json
+from lambda_hat.store import Store, read_json, write_json
 from lambda_hat.study import StudySettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,6 +306,42 @@ def test_llc_runs_every_pair_once(capsys: pytest.CaptureFixture[str]) -> None:
     write({**LLC_CONFIG, "samplers": [{"name": "sgld"}]})
     assert parsl_llc.main(argv) == 0
     assert len(pd.read_parquet("results/llc_runs.parquet")) == 8
+
+
+CAME_OUT: list[str] = []
+"""The target of each trial of `trial_of_a_target`, as it ran."""
+
+
+def trial_of_a_target(*args: Any, **kwargs: Any) -> dict:
+    metrics = {**instant_trial(*args, **kwargs), "target": os.environ["TEST_TARGET"]}
+    CAME_OUT.append(metrics["target"])
+    write_json(Path(args[3]), metrics)
+    return metrics
+
+
+def test_llc_runs_are_of_the_target_that_is_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = "lambda_hat.runners.run_method:run_method_trial"
+    monkeypatch.setitem(FAKES, runner, trial_of_a_target)
+    monkeypatch.setattr(Store, "target_id", lambda self, pid: there)
+    write(LLC_CONFIG)
+    there: str | None
+
+    def run(came_out: str) -> tuple[int, int]:
+        CAME_OUT.clear()
+        monkeypatch.setenv("TEST_TARGET", came_out)
+        return parsl_llc.main(["--config", "c.yaml", "--local"]), len(CAME_OUT)
+
+    for there in ("t_1", "t_2"):
+        assert (run(there), run(there)) == ((0, 6), (0, 0))
+        assert set(pd.read_parquet("results/llc_runs.parquet").target) == {there}
+    there = None  # Where all is done, it is not built again.
+    assert run("t_2") == (0, 0)
+    there = "t_3"
+    capsys.readouterr()
+    assert run("t_4") == (1, 6)
+    assert "of another target than the runs before it" in capsys.readouterr().out
 
 
 def test_an_llc_run_that_its_deadline_ended_is_not_run_again(

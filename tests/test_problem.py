@@ -1,8 +1,10 @@
 """Config -> Problem: data from the seed, losses of every family, and a store that builds once."""
 
 import contextlib
+import dataclasses
 import json
 import logging
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.data import draw_inputs, draw_noise, stream
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.network import draw_teacher, draw_weights, predict
+from lambda_hat.store import Store
 from lambda_hat.target import loss as target_loss
 
 
@@ -266,6 +269,7 @@ def test_what_is_loaded_is_what_was_built(tmp_path, builds, model):
     assert {p.name for p in folder.iterdir()} == {"target.json", "target.npz", "target.lock"}
     record = json.loads((folder / "target.json").read_text())
     assert record["problem"] == built.config.canonical() and record["pid"] == built.pid
+    assert record["target"] == built.target_id == loaded.target_id
 
 
 def test_two_that_want_one_problem_build_it_once(tmp_path, builds):
@@ -286,16 +290,32 @@ def test_a_broken_file_is_set_aside_and_built_again(tmp_path, builds, caplog, na
     first = load_or_build(compose("linear"), tmp_path)
     path = tmp_path / "problems" / first.pid / name
     content = path.read_bytes()
+    store = Store.at(tmp_path, tmp_path)
+    assert store.target_id(first.pid) == first.target_id
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes({"garbage": b"{]", "truncated": content[:-20], "empty": b""}[damage])
+    assert store.target_id(first.pid) is None
     with caplog.at_level(logging.WARNING):
         again = load_or_build(compose("linear"), tmp_path)
     assert len(builds) == 2 and same(first, again)
     if damage != "missing":
         assert len(list(path.parent.glob(f"{name}.broken-*"))) == 1 and "broken" in caplog.text
     assert same(first, load_or_build(compose("linear"), tmp_path)) and len(builds) == 2
+    assert store.target_id(first.pid) == again.target_id == first.target_id
+
+
+def test_a_target_is_another_where_any_of_its_arrays_is():
+    built = build("linear")
+    nudged = dataclasses.replace(built, w_star=np.nextafter(built.w_star, np.inf))
+    names = [
+        {name: -array if name == given else array for name, array in built.data.items()}
+        for given in built.data
+    ]
+    others = [nudged, *(dataclasses.replace(built, data=data) for data in names)]
+    ids = {problem.target_id for problem in (built, *others)}
+    assert len(ids) == 1 + len(others) and all(re.fullmatch("t_[0-9a-f]{12}", i) for i in ids)
 
 
 def test_what_is_not_trained_in_time_is_not_stored(tmp_path, builds):
@@ -331,4 +351,5 @@ def test_a_refused_problem_is_refused_again_without_training(tmp_path, builds):
     for _ in range(2):
         with pytest.raises(ProblemRefused, match=sentence):
             load_or_build(hopeless, tmp_path)
+    assert Store.at(tmp_path, tmp_path).target_id(hopeless.pid) is None
     assert len(builds) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem
+from lambda_hat.problem import store as problem_store
 from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.problem import make_problem
 from lambda_hat.references import gates, hmc, smc, tempering
@@ -26,10 +29,10 @@ from lambda_hat.references.gates import Gate, ask_smc_gates
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.smc import sample_smc
 from lambda_hat.references.verdict import decide
-from lambda_hat.runners import hmc_reference
+from lambda_hat.runners import boundary, hmc_reference
 from lambda_hat.runners.hmc_reference import run_hmc_reference
 from lambda_hat.samplers import loop, program
-from lambda_hat.store import read_json
+from lambda_hat.store import Store, read_json
 
 QUICK = ReferenceConfig(num_draws=3_000, num_warmup=300, num_particles=1_000, num_runs=5)
 LONG = 300.0
@@ -312,7 +315,7 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
 
 
 def _identity(model: str) -> str:
-    return hmc.digest([problem(model).pid, 1, hmc._chain_settings(QUICK)])
+    return hmc.digest([problem(model).pid, problem(model).target_id, 1, hmc._chain_settings(QUICK)])
 
 
 @pytest.mark.parametrize("sample, budget", [(sample_hmc, 400.0), (sample_smc, 70.0)])
@@ -444,7 +447,7 @@ def test_losses_that_overflow_everywhere_end_the_ladder() -> None:
 
 FIELDS = (
     "llc_ref se_ref llc_exact rlct status reasons diagnostics settings runtime_sec work n d beta "
-    "gamma init_loss problem versions method methods pid"
+    "gamma init_loss problem versions method methods pid target"
 ).split()
 
 
@@ -462,8 +465,8 @@ def test_ref_json_holds_what_the_contract_says(tmp_path: Path) -> None:
     assert found["status"] == "ok" and found["reasons"] == [] and found["method"] == "hmc"
     assert found["llc_exact"] == pytest.approx(llc_exact(problem("quadratic")))
     assert found["rlct"] == {"value": 1.5, "multiplicity": 1}
-    target = tmp_path / "artifacts" / "problems" / found["pid"] / "target.json"
-    assert target.exists() or found["problem"]["model"]["family"] == "quadratic"
+    store = Store.at(tmp_path / "artifacts", tmp_path)
+    assert found["target"] == store.target_id(found["pid"]) is not None
 
 
 def test_a_reference_that_passed_is_not_computed_again(
@@ -472,6 +475,50 @@ def test_a_reference_that_passed_is_not_computed_again(
     first = reference(tmp_path)
     monkeypatch.setattr(hmc_reference, "sample_reference", None)
     assert reference(tmp_path) == first
+
+
+def gone(folder: Path) -> None:
+    """Deletes what is stored of all targets, here and in this worker's memory."""
+    for path in folder.rglob("target.[jn]*"):
+        path.unlink()
+    boundary.load_problem.cache_clear()
+
+
+def test_a_target_that_comes_out_the_same_keeps_its_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reference(tmp_path)
+    gone(tmp_path)
+    monkeypatch.setattr(hmc_reference, "sample_reference", None)
+    assert reference(tmp_path) == first
+
+
+@pytest.mark.parametrize("method", ["hmc", "smc"])
+def test_a_target_that_comes_out_as_another_gets_its_own_reference(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on another processor; its chains and particles are not those of the first."""
+    first = reference(tmp_path, settings={"method": method})
+    assert first["notices"] == []
+    gone(tmp_path)
+    build = problem_store.build_problem
+
+    def stiffer(config: ProblemConfig) -> Problem:
+        built = build(config)
+        curvature = 100.0 * built.data["curvature"]
+        return make_problem(config, {"curvature": curvature}, built.w_star, built.evidence)
+
+    monkeypatch.setattr(problem_store, "build_problem", stiffer)
+    again = reference(tmp_path, settings={"method": method})
+    assert again["status"] == "ok" and again["target"] != first["target"]
+    assert again["llc_ref"] > first["llc_ref"] + 3 * math.hypot(first["se_ref"], again["se_ref"])
+    given = problem("quadratic")
+    stiffness = 100.0 * given.config.nbeta * given.data["curvature"]
+    exact = 0.5 * float(np.sum(stiffness / (stiffness + given.config.posterior.gamma)))
+    assert again["llc_ref"] == pytest.approx(exact, abs=4 * again["se_ref"])
+    assert len(again["notices"]) == 1 and f"it is {again['target']}" in again["notices"][0]
+    monkeypatch.setattr(hmc_reference, "sample_reference", None)
+    assert reference(tmp_path, settings={"method": method}) == {**again, "notices": []}
 
 
 def test_an_unreliable_reference_goes_on_with_more_budget_only(

@@ -186,11 +186,14 @@ def test_by_hand_without_the_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "else" / "problems" / found["pid"] / "target.npz").exists()
 
 
-def test_artifacts_are_where_the_layout_says(tmp_path: Path) -> None:
-    out = tmp_path / "a" / "runs" / "p" / "sgld" / "r" / "metrics.json"
-    assert artifacts_of(out, "runs", 4, None) == tmp_path / "a"
-    assert artifacts_of(out, "runs", 4, str(tmp_path / "b")) == tmp_path / "b"
-    assert artifacts_of(tmp_path / "metrics.json", "runs", 4, None) == Path("artifacts").absolute()
+@pytest.mark.parametrize(
+    ("path", "layout"),
+    [("runs/p/sgld/r/metrics.json", "runs/*/*/*/*"), ("problems/p/ref.json", "problems/*/*")],
+)
+def test_artifacts_are_where_the_layout_says(path: str, layout: str, tmp_path: Path) -> None:
+    assert artifacts_of(tmp_path / "a" / path, layout, None) == tmp_path / "a"
+    assert artifacts_of(tmp_path / "a" / path, layout, str(tmp_path / "b")) == tmp_path / "b"
+    assert artifacts_of(tmp_path / "by_hand.json", layout, None) == Path("artifacts").absolute()
 
 
 def test_strict_json_has_no_nan() -> None:

@@ -42,7 +42,11 @@ LLC = 4.5
 
 
 def instant_reference(
-    problem_spec: dict, out_ref_json: str, budget_sec: float, settings: dict | None = None
+    problem_spec: dict,
+    out_ref_json: str,
+    budget_sec: float,
+    settings: dict | None = None,
+    artifacts_dir: str | None = None,
 ) -> dict:
     ref = {"llc_ref": LLC, "se_ref": 0.05, "status": "ok", "reasons": [], "budget_sec": budget_sec}
     write_json(Path(out_ref_json), ref)
@@ -50,7 +54,11 @@ def instant_reference(
 
 
 def poor_reference(
-    problem_spec: dict, out_ref_json: str, budget_sec: float, settings: dict | None = None
+    problem_spec: dict,
+    out_ref_json: str,
+    budget_sec: float,
+    settings: dict | None = None,
+    artifacts_dir: str | None = None,
 ) -> dict:
     reasons = ["`R-hat <= 1.01` must hold, but it is 1.4"]
     ref = {"llc_ref": LLC, "se_ref": 0.5, "status": "unreliable", "reasons": reasons}
@@ -95,6 +103,28 @@ def noticing_reference(*args: Any, **kwargs: Any) -> dict:
 
 def noticing_trial(*args: Any, **kwargs: Any) -> dict:
     return {**instant_trial(*args, **kwargs), "notices": ["The target was damaged."]}
+
+
+def of_target(name: str, result: dict, out: str) -> dict:
+    """The result, which now says what target it is of."""
+    write_json(Path(out), {**result, "target": name})
+    return read_json(Path(out))
+
+
+def reference_of_t_1(*args: Any, **kwargs: Any) -> dict:
+    return of_target("t_1", instant_reference(*args, **kwargs), args[1])
+
+
+def reference_of_t_2(*args: Any, **kwargs: Any) -> dict:
+    return of_target("t_2", instant_reference(*args, **kwargs), args[1])
+
+
+def trial_of_t_1(*args: Any, **kwargs: Any) -> dict:
+    return of_target("t_1", instant_trial(*args, **kwargs), args[3])
+
+
+def trial_of_t_2(*args: Any, **kwargs: Any) -> dict:
+    return of_target("t_2", instant_trial(*args, **kwargs), args[3])
 
 
 class Silent:
@@ -533,6 +563,35 @@ def test_a_study_refuses_another_reference_and_keeps_its_own_for_one_that_agrees
         study.begin(Reference(7.0, 0.05, "ok"))
     study.begin(Reference(4.55, 0.05, "ok"))
     assert study.reference.llc_ref == LLC and "which agree" in line.said[-1]
+
+
+def test_a_study_is_of_one_target_also_where_their_references_agree(line: Line) -> None:
+    line.run(methods=("vi",), run_reference=reference_of_t_1)
+    first = line.table
+    line.store.reference(line.problem.pid).unlink()
+    outcome = line.run(methods=("vi",), max_trials=9, run_reference=reference_of_t_2)
+    assert len(outcome.failures) == 1 and line.ran == []
+    assert "its target was t_1 and is now t_2" in outcome.failures[0]
+    assert "give another --results-dir" in outcome.failures[0]
+    pd.testing.assert_frame_equal(first, line.table)
+
+
+def test_results_of_another_target_are_not_told(line: Line) -> None:
+    line.run(methods=("vi",), batch_size=1, run_reference=reference_of_t_1, run_trial=trial_of_t_2)
+    assert line.studies[0].given_up and line.studies[0].standing.best is None
+    table = line.table
+    assert len(table) == MAX_DEAD and set(table.status) == {"failed"}
+    assert "it is of the target t_2" in table.error_msg[0]
+    line.store = Store.at(line.store.artifacts, line.store.results.parent / "fresh")
+    line.run(methods=("vi",), run_reference=reference_of_t_1, run_trial=trial_of_t_1)
+    assert set(line.table.trial_id) & set(table.trial_id)  # What t_2 gave lies under their names.
+    assert set(line.table.target) == {"t_1"} and set(line.table.status) == {"complete"}
+
+
+def test_a_reference_is_computed_again_where_its_target_is_gone(line: Line) -> None:
+    line.run(methods=("vi",), run_reference=reference_of_t_1)
+    line.run(methods=("vi",), run_reference=reference_of_t_1)
+    assert line.observer.told == [("reference", line.problem.pid)]  # No target.json says t_1.
 
 
 def test_a_converged_study_stops(line: Line) -> None:

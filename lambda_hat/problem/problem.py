@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,20 @@ class Problem:
     def pid(self) -> str:
         """The problem's content address."""
         return self.config.pid
+
+    @functools.cached_property
+    def target_id(self) -> str:
+        """Content address of the arrays: `t_` and the first 12 hex digits of their SHA-256.
+
+        Training is chaotic: on another processor, or with another JAX, the same problem may end in
+        another minimum, with another LLC. What is estimated is of one target, and says of which.
+        """
+        hashed = hashlib.sha256()
+        for name, array in sorted({**self.data, "w_star": self.w_star}.items()):
+            array = np.ascontiguousarray(array)
+            hashed.update(f"{name} {array.dtype} {array.shape} ".encode())
+            hashed.update(array.tobytes())
+        return f"t_{hashed.hexdigest()[:12]}"
 
     def target(self, dtype: str) -> Target:
         """The tempered, tethered posterior in "float32" or "float64"."""

@@ -110,6 +110,7 @@ def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
     problem = build_problem(config)
     record: dict[str, Any] = {
         "pid": config.pid,
+        "target": problem.target_id,
         "problem": config.canonical(),
         "init_loss": problem.init_loss,
         "num_params": len(problem.w_star),

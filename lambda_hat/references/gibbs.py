@@ -50,7 +50,7 @@ def sample_gibbs(
         {llc, se, diagnostics, gates, work, seconds, draws}, as the other methods give them.
     """
     model, sweeps = read_model(problem), config.num_warmup + config.num_draws
-    identity = digest([problem.pid, seed, config.num_chains])
+    identity = digest([problem.pid, problem.target_id, seed, config.num_chains])
     chains = _Chains(model, config.num_chains, seed, identity, checkpoint)
     deadline = time.monotonic() + budget_sec - chains.seconds
     while True:

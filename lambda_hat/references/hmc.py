@@ -81,7 +81,7 @@ def sample_hmc(
         {llc, se, diagnostics, gates, work, seconds, draws}; llc and se are None where there is
         no estimate, with the reason in `gates`.
     """
-    identity = digest([problem.pid, seed, _chain_settings(config)])
+    identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
         first = Tuning(config.target_accept, config.num_integration_steps)

@@ -52,7 +52,7 @@ def sample_smc(
         no estimate, with the reason in `gates`.
     """
     began = time.monotonic()
-    identity = digest([problem.pid, seed, _run_settings(config)])
+    identity = digest([problem.pid, problem.target_id, seed, _run_settings(config)])
     runs = _load(checkpoint, identity)
     clock = Clock(deadline=began + budget_sec - sum(run["seconds"] for run in runs))
     with jax.enable_x64(True):

@@ -19,21 +19,18 @@ from lambda_hat.problem import Problem, load_or_build
 from lambda_hat.target import Target
 
 
-def artifacts_of(out: Path, kind: str, depth: int, given: str | None) -> Path:
+def artifacts_of(out: Path, layout: str, given: str | None) -> Path:
     """The artifacts folder an output path belongs to.
 
     Args:
         out: path of the output file.
-        kind: "problems" or "runs": the folder below artifacts, `depth` levels above `out`.
-        depth: how many parents above `out` that folder is.
+        layout: where such a file lies in an artifacts folder, with a `*` for each name.
         given: an explicit folder, which wins.
     """
     if given is not None:
         return Path(given).absolute()
-    parents = out.absolute().parents
-    if len(parents) > depth and parents[depth - 1].name == kind:
-        return parents[depth]
-    return Path("artifacts").absolute()
+    out = out.absolute()
+    return out.parents[layout.count("/")] if out.match(layout) else Path("artifacts").absolute()
 
 
 @contextmanager
@@ -60,9 +57,10 @@ def load_problem(config: ProblemConfig, artifacts: Path) -> Problem:
 
 
 @functools.lru_cache(maxsize=8)
-def load_target(config: ProblemConfig, artifacts: Path, dtype: str) -> Target:
-    """The target, put on the device once a worker."""
-    return load_problem(config, artifacts).target(dtype)
+def load_target(config: ProblemConfig, artifacts: Path, dtype: str) -> tuple[Target, str]:
+    """The target and its id, put on the device once a worker."""
+    problem = load_problem(config, artifacts)
+    return problem.target(dtype), problem.target_id
 
 
 def strict(value: Any) -> Any:

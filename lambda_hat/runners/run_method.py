@@ -59,7 +59,7 @@ def run_method_trial(
     """
     began = time.monotonic()
     out = Path(out_metrics_json)
-    artifacts = artifacts_of(out, "runs", 4, artifacts_dir)
+    artifacts = artifacts_of(out, "runs/*/*/*/*", artifacts_dir)
     settings = {key: value for key, value in method_cfg.items() if key != "name"}
     result: dict[str, Any] = {
         "status": "failed",
@@ -79,6 +79,7 @@ def run_method_trial(
         "seed": seed,
         "error_msg": None,
         "notices": [],
+        "target": None,
         "versions": None,
     }
     with noted() as result["notices"]:
@@ -111,7 +112,7 @@ def _compute(
         deadline = began + (1.0 - MARGIN) * result["budget_sec"]
         with jax.enable_x64(method.DTYPE == "float64"):
             with training_until(deadline):
-                target = load_target(problem, artifacts, method.DTYPE)
+                target, result["target"] = load_target(problem, artifacts, method.DTYPE)
             if refusal := method.refusal(target, config):
                 raise TrialFailed(refusal)
             _sample(result, method, target, config, seed=seed, began=began, deadline=deadline)
