@@ -154,7 +154,8 @@ class Study:
         if was["target"] != now["target"]:
             raise StudyChanged(
                 f"its target was {was['target']} and is now {now['target']}, which training on "
-                f"another processor or JAX can come to. {ADVICE}"
+                "another processor or JAX can come to. Scores of both must not be mixed: put the "
+                "first one's target.json and target.npz back, or give another --results-dir."
             )
         gap = abs(was["llc_ref"] - reference.llc_ref)
         change = f"its reference was {_value(was)} and is now {_value(now)}"

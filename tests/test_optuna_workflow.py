@@ -39,10 +39,13 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder in which the command has been run once."""
+    """A folder into which the command has been run once, from another one."""
     path = tmp_path_factory.mktemp("workflow")
-    done = run(path)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    folders = [f"--{name}-dir={path / name}" for name in ("artifacts", "results")]
+    done = run(elsewhere, *folders)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(elsewhere.iterdir())
     (path / "stdout.txt").write_text(done.stdout)
     yield path
     shutil.rmtree(path)
@@ -62,6 +65,7 @@ def test_optuna_workflow_integration(folder: Path) -> None:
         assert row.status == "complete", row.error_msg
         reference = references[row.pid]
         assert reference["status"] == "ok" == row.ref_status
+        assert row.target == reference["target"] is not None
         assert (row.llc_ref, row.se_ref) == (reference["llc_ref"], reference["se_ref"])
         assert row.objective == row.error == pytest.approx(abs(row.llc_hat - row.llc_ref))
         assert row.se_hat > 0 and 0 < row.runtime_sec < 120
