@@ -151,7 +151,7 @@ class Study:
         was = begun["reference"]
         if was == now or reference.llc_ref is None:
             return reference
-        if was["target"] != now["target"]:
+        if was.get("target", now["target"]) != now["target"]:  # Older studies do not say.
             raise StudyChanged(
                 f"its target was {was['target']} and is now {now['target']}, which training on "
                 "another processor or JAX can come to. Scores of both must not be mixed: put the "

@@ -576,6 +576,16 @@ def test_a_study_is_of_one_target_also_where_their_references_agree(line: Line) 
     pd.testing.assert_frame_equal(first, line.table)
 
 
+def test_a_study_begun_before_targets_had_names_goes_on(line: Line) -> None:
+    line.run(methods=("vi",), max_trials=4, run_reference=reference_of_t_1)
+    journal = line.store.journal(line.problem.pid, "vi")
+    lines = journal.read_text()
+    assert lines.count('"target":"t_1",') == 1
+    journal.write_text(lines.replace('"target":"t_1",', ""))
+    assert line.run(methods=("vi",), run_reference=reference_of_t_1) == Outcome()
+    assert len(line.table) == 6
+
+
 def test_results_of_another_target_are_not_told(line: Line) -> None:
     line.run(methods=("vi",), batch_size=1, run_reference=reference_of_t_1, run_trial=trial_of_t_2)
     assert line.studies[0].given_up and line.studies[0].standing.best is None

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
+from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.store import FolderBusy, Store, sweep, write_bytes
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
 def add_common_options(parser: argparse.ArgumentParser, default_config: str) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
-    INTERRUPTED,
     add_common_options,
     again,
     exit_code,
@@ -18,6 +17,7 @@ from lambda_hat.entrypoints.command import (
 )
 from lambda_hat.entrypoints.llc_console import LLCConsole
 from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
+from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.llc_runs import LLCRuns
 from lambda_hat.scheduler import grace_sec

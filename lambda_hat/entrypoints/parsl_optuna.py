@@ -12,7 +12,6 @@ from lambda_hat.confirmation import confirming_specs
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
-    INTERRUPTED,
     add_common_options,
     again,
     exit_code,
@@ -22,6 +21,7 @@ from lambda_hat.entrypoints.command import (
 from lambda_hat.entrypoints.console import Console
 from lambda_hat.entrypoints.llc_console import ConfirmingConsole
 from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
+from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
 from lambda_hat.fingerprint import ADVICE
 from lambda_hat.llc_runs import LLCRuns
