@@ -32,12 +32,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lambda_hat import events
 from lambda_hat.conf.compose import compose_problem
-from lambda_hat.results import Results
-from lambda_hat.scheduler import ReferencePlan, Scheduler
-from lambda_hat.search_space import SEARCH_SPACE, suggest_method_params
+from lambda_hat.conf.search_space import SEARCH_SPACE, suggest_method_params
 from lambda_hat.store import Store, write_json
-from lambda_hat.study import Asked, Study, StudySettings
 from lambda_hat.trial import ProblemItem, TrialResult, derive_seed
+from lambda_hat.tuning.results import Results
+from lambda_hat.tuning.scheduler import ReferencePlan, Scheduler
+from lambda_hat.tuning.study import Asked, Study, StudySettings
 
 NUM_STUDIES, IN_FLIGHT = 10, 256
 TURN, WINDOW = 10, 100
@@ -90,7 +90,7 @@ def run_steering(trials: int, folder: Path, mark: Mark) -> None:
     ).run()
     if (
         outcome.failures
-        or sum(study.standing.num_ended for study in studies) != trials * NUM_STUDIES
+        or sum(study.progress.num_ended for study in studies) != trials * NUM_STUDIES
     ):
         raise SystemExit(f"Not every trial was run: {outcome}")
 
@@ -256,7 +256,7 @@ def in_turn(name: str, trials: int, folder: Path, end: Connection) -> None:
 
     def wait() -> None:
         nonlocal began, tells
-        with clock.standing():
+        with clock.progress():
             end.recv()
         tells = 0.0
         began = time.perf_counter(), time.process_time()
@@ -287,7 +287,7 @@ class OwnClock:
         return time.monotonic() - self._stood
 
     @contextmanager
-    def standing(self) -> Iterator[None]:
+    def progress(self) -> Iterator[None]:
         begun = time.monotonic()
         yield
         self._stood += time.monotonic() - begun

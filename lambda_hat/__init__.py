@@ -10,8 +10,8 @@ Data flows one way. The stops of the line, in order, each a module or a folder:
     Draws -> Estimate                lambda_hat.llc
     Problem -> Reference             lambda_hat.references
     TrialSpec -> Future[TrialResult] lambda_hat.execution
-    Reference -> Trials              lambda_hat.study
-    Trials -> Parquet                lambda_hat.table
+    Reference -> Trials              lambda_hat.tuning
+    Trials -> Parquet                lambda_hat.tables
     Parquet -> Report                lambda_hat.report
 
 `lambda_hat.entrypoints` holds the commands, each of which is the line; `lambda_hat.runners` is

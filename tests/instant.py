@@ -39,7 +39,7 @@ def instant_build(spec: dict, artifacts_dir: str) -> list[str]:
 FAKES: dict[str, Callable[..., Any]] = {
     "lambda_hat.runners.hmc_reference:run_hmc_reference": instant_reference,
     "lambda_hat.runners.run_method:run_method_trial": instant_trial,
-    "lambda_hat.llc_runs:build_problem": instant_build,
+    "lambda_hat.runners.build_problem:build_problem": instant_build,
 }
 
 

@@ -12,12 +12,13 @@ import pytest
 import yaml
 from instant import FAKES, use_instant_runners
 
-from lambda_hat.confirmation import confirm, confirming_specs
 from lambda_hat.entrypoints import parsl_optuna
-from lambda_hat.standing import Standing
 from lambda_hat.store import write_json
-from lambda_hat.table import trial_row
+from lambda_hat.tables.confirmation import confirm
+from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import ProblemItem, Reference, TrialSpec
+from lambda_hat.tuning.confirming import confirming_specs
+from lambda_hat.tuning.progress import StudyProgress
 
 PROBLEM = ProblemItem("p_1", {"model": "quadratic"}, "quadratic/small")
 SETTINGS = {"lr": 1e-3, "M": 2, "steps": 3000}
@@ -30,8 +31,8 @@ class Study:
     problem, method = PROBLEM, "vi"
 
     def __init__(self) -> None:
-        self.standing = Standing()
-        self.standing.take(row(TrialSpec("p_1", {}, "vi", SETTINGS, 7, 30.0), 5.0))
+        self.progress = StudyProgress()
+        self.progress.take(row(TrialSpec("p_1", {}, "vi", SETTINGS, 7, 30.0), 5.0))
 
 
 def row(spec: TrialSpec, llc: float | None, se: float = 0.1) -> dict[str, Any]:
@@ -60,23 +61,23 @@ def test_the_best_settings_run_whole_with_seeds_of_their_own() -> None:
 
 def test_their_mean_and_its_error_are_what_they_say() -> None:
     study = Study()
-    assert study.standing.best is not None
-    found = confirm(study.standing.best, runs_of(study, 5.2, 5.6, None, 5.4))
+    assert study.progress.best is not None
+    found = confirm(study.progress.best, runs_of(study, 5.2, 5.6, None, 5.4))
     assert found is not None
     assert (found.num_runs, found.num_failed) == (4, 1)
     assert found.llc_hat == pytest.approx(5.4) and found.error == pytest.approx(0.4)
     # Student's t with 2 degrees of freedom: 4.303 standard errors make 95 %.
     assert found.se_hat == pytest.approx(4.3027 / 1.96 * 0.2 / math.sqrt(3), rel=1e-4)
-    alike = confirm(study.standing.best, runs_of(study, 5.4, 5.4, 5.4, 5.4))
+    alike = confirm(study.progress.best, runs_of(study, 5.4, 5.4, 5.4, 5.4))
     assert alike is not None and alike.se_hat == pytest.approx(0.1 / 2), "the runs' own errors"
 
 
 def test_the_interval_covers() -> None:
     chance, study, hits = np.random.default_rng(0), Study(), 0
-    assert study.standing.best is not None
+    assert study.progress.best is not None
     for _ in range(400):
         runs = runs_of(study, *chance.normal(4.0, 0.3, 3))
-        found = confirm(study.standing.best, runs)
+        found = confirm(study.progress.best, runs)
         assert found is not None and found.llc_hat is not None and found.se_hat is not None
         hits += abs(found.llc_hat - 4.0) <= 1.96 * found.se_hat
     assert abs(hits / 400 - 0.95) < 3 * math.sqrt(0.95 * 0.05 / 400)
@@ -84,7 +85,7 @@ def test_the_interval_covers() -> None:
 
 def test_only_runs_of_the_same_settings_count() -> None:
     study = Study()
-    best = study.standing.best
+    best = study.progress.best
     assert best is not None
     (run,) = runs_of(study, 5.3)
     found = confirm(best, [run])

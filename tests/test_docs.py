@@ -25,7 +25,7 @@ from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.resolve import _LOSS_DEFAULTS
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import FAMILIES, PosteriorConfig, TrainingConfig
-from lambda_hat.confirmation import Confirmation
+from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical, Float, read_search_space
 from lambda_hat.entrypoints import command, parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.settings import (
     ConvergenceSection,
@@ -35,9 +35,9 @@ from lambda_hat.entrypoints.settings import (
     read_study_plan,
 )
 from lambda_hat.references import gates
-from lambda_hat.search_space import SEARCH_SPACE, Categorical, Float, read_search_space
 from lambda_hat.store import Store
-from lambda_hat.table import COLUMNS, MAPPINGS, trial_row, write_best, write_table
+from lambda_hat.tables.confirmation import Confirmation
+from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -254,7 +254,7 @@ def worked_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings, registry, preset, module, ranges, by_hand = [text for _, text in blocks]
     with (package / "conf" / "samplers.py").open("a") as file:
         file.write(f"\n\n{settings}\n\n{registry}")
-    with (package / "search_space.py").open("a") as file:
+    with (package / "conf" / "search_space.py").open("a") as file:
         file.write(f"\n\n{ranges}")
     (package / "conf" / "sampler" / "mala.yaml").write_text(preset)
     (package / "samplers" / "mala.py").write_text(module)
@@ -269,7 +269,7 @@ def worked_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REFERENCE_BY_HAND = """
 from lambda_hat.runners.hmc_reference import run_hmc_reference
-from lambda_hat.search_space import read_search_space
+from lambda_hat.conf.search_space import read_search_space
 
 run_hmc_reference(
     {"model": "quadratic", "data": "small"},
@@ -389,9 +389,9 @@ def test_gates() -> None:
     numbers |= {"acceptance_rate": 0.8, "leftover_correlation": 0.1}
     given: dict[str, Any] = {"llc": 1.0, "se": 0.01, "diagnostics": numbers, "evidence": {}}
     asked = {
-        "hmc": [gate.name for gate in gates.ask_gates(**given)],
-        "smc": [gate.name for gate in gates.ask_smc_gates(**given)],
-        "both": [gates.ask_agreement((1.0, 0.1), (1.0, 0.1)).name],
+        "hmc": [gate.name for gate in gates.check_gates(**given)],
+        "smc": [gate.name for gate in gates.check_smc_gates(**given)],
+        "both": [gates.check_agreement((1.0, 0.1), (1.0, 0.1)).name],
     }
     for method, names in asked.items():
         told = [row[0].strip("`") for row in rows if method in row[1].split(", ")]

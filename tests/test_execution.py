@@ -26,7 +26,7 @@ from lambda_hat.execution import (
     load_parsl_config,
     local_config_path,
     open_pool,
-    patrol,
+    watchdog,
 )
 from lambda_hat.execution.blocks import cancel_leftovers
 from lambda_hat.execution.config import check_config, prepare_config, run_token
@@ -209,7 +209,7 @@ def test_a_killed_idle_worker_does_not_hang_the_pool(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such a worker may hold the lock under which the others wait for tasks."""
-    monkeypatch.setitem(patrol.GRACE_SEC, "local", 6.0)
+    monkeypatch.setitem(watchdog.GRACE_SEC, "local", 6.0)
     with open_pool(parsl_config=config_file, run_dir=tmp_path) as pool:
         for attempt in range(2):  # One of the two workers holds the lock.
             folder = tmp_path / str(attempt)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from lambda_hat.entrypoints import parsl_optuna
-from lambda_hat.objective import objective_from_metrics, penalty
+from lambda_hat.tuning.objective import objective_from_metrics, penalty
 
 
 def result(llc: float | None, status: str = "complete") -> dict:

@@ -25,7 +25,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.problem import make_problem
 from lambda_hat.references import gates, hmc, smc, tempering
 from lambda_hat.references.analytic import llc_exact
-from lambda_hat.references.gates import Gate, ask_smc_gates
+from lambda_hat.references.gates import Gate, check_smc_gates
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.smc import sample_smc
 from lambda_hat.references.verdict import decide
@@ -131,7 +131,7 @@ def test_too_short_a_budget_lacks_draws(tmp_path: Path, ticking: None) -> None:
     short = replace(QUICK, num_warmup=100)
     found = by_hmc(problem("quadratic"), tmp_path, short, budget_sec=550.0)
     assert {"ess_bulk", "relative_se"} <= failed(found)
-    assert all(gate.mendable for gate in found["gates"] if gate.name in failed(found))
+    assert all(gate.fixable_by_more_draws for gate in found["gates"] if gate.name in failed(found))
     assert 20 <= found["draws"] < 100
 
 
@@ -218,7 +218,7 @@ GOOD = {
 )
 def test_gates_of_smc(gate: str, fault: dict) -> None:
     def ask(diagnostics: dict) -> set[str]:
-        asked = ask_smc_gates(llc=1.0, se=0.01, diagnostics=diagnostics, evidence={})
+        asked = check_smc_gates(llc=1.0, se=0.01, diagnostics=diagnostics, evidence={})
         return failed({"gates": asked})
 
     assert ask(GOOD) == set()
@@ -242,7 +242,7 @@ def part(llc: float, se: float, *failing: str) -> dict:
 
 def test_two_that_disagree_are_unreliable() -> None:
     verdict = decide({"hmc": part(5.0, 0.03), "smc": part(5.3, 0.04)})
-    assert verdict["status"] == "unreliable" and not verdict["mendable"]
+    assert verdict["status"] == "unreliable" and not verdict["fixable_by_more_draws"]
     assert "6.0 joint standard errors apart" in verdict["reasons"][0]
     assert decide({"hmc": part(5.0, 0.03), "smc": part(5.14, 0.04)})["status"] == "ok"
 
@@ -525,7 +525,11 @@ def test_an_unreliable_reference_goes_on_with_more_budget_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = reference(tmp_path, budget_sec=0.0)
-    assert first["status"] == "unreliable" and first["mendable"] and first["llc_ref"] is None
+    assert (
+        first["status"] == "unreliable"
+        and first["fixable_by_more_draws"]
+        and first["llc_ref"] is None
+    )
     with monkeypatch.context() as patch:
         patch.setattr(hmc_reference, "sample_reference", None)
         assert reference(tmp_path, budget_sec=0.0) == first
@@ -538,7 +542,11 @@ def test_a_budget_too_short_for_training_is_said_and_a_larger_one_tries_again(
     out = tmp_path / "artifacts" / "problems" / "p" / "ref.json"
     endless = {"model": "small", "data": "small", "overrides": {"training": {"steps": 10**9}}}
     first = run_hmc_reference(endless, str(out), budget_sec=1.0)
-    assert first["status"] == "unreliable" and first["mendable"] and first["llc_ref"] is None
+    assert (
+        first["status"] == "unreliable"
+        and first["fixable_by_more_draws"]
+        and first["llc_ref"] is None
+    )
     assert first["reasons"][0].startswith("Training must end within the budget, but had taken")
     assert "Raise --hmc-budget" in first["reasons"][0] and "traceback" not in first
     assert 0 < first["runtime_sec"] < 10.0  # Compiling is not interrupted.

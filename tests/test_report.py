@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lambda_hat.entrypoints.settings import read_llc_plan
-from lambda_hat.references.gates import ask_gates, ask_smc_gates
+from lambda_hat.references.gates import check_gates, check_smc_gates
 from lambda_hat.report import plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
@@ -25,7 +25,7 @@ from lambda_hat.report.ink import DARK, HUES, PAPER, log_axis
 from lambda_hat.report.provenance import passed_gates
 from lambda_hat.report.words import percent, with_error
 from lambda_hat.store import Store, write_json
-from lambda_hat.table import trial_row, write_table
+from lambda_hat.tables.trials import trial_row, write_table
 from lambda_hat.trial import Reference, TrialSpec
 
 PROBLEM = {"model": "quadratic", "data": "small"}
@@ -334,7 +334,7 @@ def test_the_page_says_what_was_found_and_how(store: Store) -> None:
 def test_gates_that_hold_are_told_in_words() -> None:
     given: dict[str, Any] = {"llc": 5.0, "se": 0.02, "diagnostics": GATES}
     evidence = {"status": "ok", "shift_bias": 1e-3}
-    for method, asked in (("hmc", ask_gates), ("smc", ask_smc_gates)):
+    for method, asked in (("hmc", check_gates), ("smc", check_smc_gates)):
         reference = {"method": method, "llc_ref": 5.0, "se_ref": 0.02, "diagnostics": GATES}
         reference |= {"evidence": evidence, "versions": {"x64": True}}
         told = passed_gates(reference)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lambda_hat.results import Results
-from lambda_hat.standing import Standing
 from lambda_hat.store import Store
-from lambda_hat.table import read_table, trial_row
+from lambda_hat.tables.trials import read_table, trial_row
 from lambda_hat.trial import ProblemItem, Reference, TrialSpec
+from lambda_hat.tuning.progress import StudyProgress
+from lambda_hat.tuning.results import Results
 
 
 class Study:
@@ -18,7 +18,7 @@ class Study:
 
     def __init__(self, store: Store, pid: str, method: str = "sgld"):
         self.problem, self.method = ProblemItem(pid, {}, "small/small"), method
-        self.standing = Standing()
+        self.progress = StudyProgress()
         self.ended: dict[int, dict] = {}
         self.snapshots = 0
         self._store = store
@@ -35,7 +35,7 @@ class Study:
                 objective=1.0,
                 reference=Reference(4.5, 0.1, "ok"),
             )
-            self.standing.take(self.ended[number])
+            self.progress.take(self.ended[number])
         return self
 
     def rows(self) -> list[dict]:

@@ -25,10 +25,10 @@ from known_answers import (
 )
 
 from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.samplers import load_method, loop, program, sgld
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.target import Target, make_target, minibatch_loss
 
 METHODS = sorted(SAMPLERS)

@@ -8,8 +8,7 @@ import pytest
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
 from lambda_hat.conf.samplers import SAMPLERS
-from lambda_hat.entrypoints import parsl_optuna
-from lambda_hat.search_space import (
+from lambda_hat.conf.search_space import (
     SEARCH_SPACE,
     Categorical,
     Float,
@@ -17,6 +16,7 @@ from lambda_hat.search_space import (
     read_search_space,
     suggest_method_params,
 )
+from lambda_hat.entrypoints import parsl_optuna
 
 CONTRACT = {
     "sgld": {"eta0", "gamma", "batch", "precond_type", "steps"},

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from lambda_hat.conf.compose import compose_problem
+from lambda_hat.conf.search_space import read_search_space
 from lambda_hat.execution import (
     BlocksLost,
     DeadlineExceeded,
@@ -29,14 +30,13 @@ from lambda_hat.execution import (
     PoolLost,
     WorkerLost,
 )
-from lambda_hat.fingerprint import StudyChanged
-from lambda_hat.journal import Journal
-from lambda_hat.results import Results
-from lambda_hat.scheduler import Outcome, ReferencePlan, Scheduler
-from lambda_hat.search_space import read_search_space
 from lambda_hat.store import Store, read_json, write_json
-from lambda_hat.study import MAX_DEAD, Study, StudySettings
 from lambda_hat.trial import ProblemItem, Reference, derive_seed
+from lambda_hat.tuning.fingerprint import StudyChanged
+from lambda_hat.tuning.journal import Journal
+from lambda_hat.tuning.results import Results
+from lambda_hat.tuning.scheduler import Outcome, ReferencePlan, Scheduler
+from lambda_hat.tuning.study import MAX_DEAD, Study, StudySettings
 
 LLC = 4.5
 
@@ -588,7 +588,7 @@ def test_a_study_begun_before_targets_had_names_goes_on(line: Line) -> None:
 
 def test_results_of_another_target_are_not_told(line: Line) -> None:
     line.run(methods=("vi",), batch_size=1, run_reference=reference_of_t_1, run_trial=trial_of_t_2)
-    assert line.studies[0].given_up and line.studies[0].standing.best is None
+    assert line.studies[0].given_up and line.studies[0].progress.best is None
     table = line.table
     assert len(table) == MAX_DEAD and set(table.status) == {"failed"}
     assert "it is of the target t_2" in table.error_msg[0]
@@ -671,7 +671,7 @@ def test_what_trials_leave_is_not_held_in_memory(line: Line) -> None:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    last = line.studies[0].standing.last
+    last = line.studies[0].progress.last
     assert last is not None and len(last["diagnostics"]["note"]) == 100_000
     left = line.store.journal(line.problem.pid, "vi").stat().st_size
     assert left > 22 * 100_000 and held < left / 4  # The best row, the last, and Optuna's own.

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lambda_hat.results import whole_rows
-from lambda_hat.table import read_table, trial_row, write_best, write_table
+from lambda_hat.tables.trials import read_table, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
+from lambda_hat.tuning.results import whole_rows
 
 REFERENCE = Reference(4.5, 0.1, "ok")
 VI = {"lr": 1e-3, "M": 2, "r": 1, "whitening_mode": "none", "steps": 30, "batch_size": 32}
@@ -112,7 +112,7 @@ def test_groups_of_rows_make_the_table_that_all_at_once_make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     write_table(tmp_path / "once.parquet", mixed_rows())
-    monkeypatch.setattr("lambda_hat.table.GROUP", size)
+    monkeypatch.setattr("lambda_hat.tables.trials.GROUP", size)
     write_table(tmp_path / "groups.parquet", mixed_rows())
     once, groups = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("once", "groups"))
     assert pq.ParquetFile(tmp_path / "groups.parquet").num_row_groups == -(-10 // size)
@@ -156,7 +156,7 @@ def peak_of_writing(path: Path, rows: Made) -> int:
 def test_writing_many_rows_takes_the_memory_of_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lambda_hat.table.GROUP", 100)
+    monkeypatch.setattr("lambda_hat.tables.trials.GROUP", 100)
     path = tmp_path / "t.parquet"
     write_table(path, Made(1))  # What is imported and cached on first use is none of it.
     group = peak_of_writing(path, Made(100))

@@ -15,14 +15,14 @@ from lambda_hat.entrypoints.command import (
     make_folders,
     workers_file,
 )
-from lambda_hat.entrypoints.llc_console import LLCConsole
 from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool
-from lambda_hat.llc_runs import LLCRuns
-from lambda_hat.scheduler import grace_sec
+from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.store import hold
+from lambda_hat.terminal.fixed_runs import LLCConsole
 from lambda_hat.trial import ProblemItem, TrialSpec
+from lambda_hat.tuning.scheduler import grace_sec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 specs_of(plan),
                 store=plan.store,
                 pool=pool,
-                build="lambda_hat.llc_runs:build_problem",
+                build="lambda_hat.runners.build_problem:build_problem",
                 run_trial="lambda_hat.runners.run_method:run_method_trial",
                 watcher=console,
                 say=console.say,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from lambda_hat.conf.checks import ConfigError
-from lambda_hat.confirmation import confirming_specs
+from lambda_hat.conf.search_space import suggest_method_params
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
@@ -18,20 +18,20 @@ from lambda_hat.entrypoints.command import (
     make_folders,
     workers_file,
 )
-from lambda_hat.entrypoints.console import Console
-from lambda_hat.entrypoints.llc_console import ConfirmingConsole
 from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
-from lambda_hat.fingerprint import ADVICE
-from lambda_hat.llc_runs import LLCRuns
-from lambda_hat.objective import objective_from_metrics
+from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
-from lambda_hat.results import Results
-from lambda_hat.scheduler import Outcome, Scheduler, grace_sec
-from lambda_hat.search_space import suggest_method_params
 from lambda_hat.store import hold
-from lambda_hat.study import Study
+from lambda_hat.terminal.fixed_runs import ConfirmingConsole
+from lambda_hat.terminal.tuning import Console
+from lambda_hat.tuning.confirming import confirming_specs
+from lambda_hat.tuning.fingerprint import ADVICE
+from lambda_hat.tuning.objective import objective_from_metrics
+from lambda_hat.tuning.results import Results
+from lambda_hat.tuning.scheduler import Outcome, Scheduler, grace_sec
+from lambda_hat.tuning.study import Study
 
 TRIAL_RUNNER = "lambda_hat.runners.run_method:run_method_trial"
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 outcome.add(confirm_best(plan, studies, pool, console))
                 results.write_best()
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
-        if not outcome.interrupted and any(study.standing.num_ended for study in studies):
+        if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
             write_report(plan.store, command=command, notes=outcome.failures)
     console.show_outcome(outcome, studies, plan.store, resume=again(argv))
@@ -103,7 +103,7 @@ def confirm_best(
         confirming_specs(studies, plan.confirm_seeds),
         store=plan.store,
         pool=pool,
-        build="lambda_hat.llc_runs:build_problem",
+        build="lambda_hat.runners.build_problem:build_problem",
         run_trial=TRIAL_RUNNER,
         watcher=ConfirmingConsole(began=console.began),
         say=console.say,

@@ -27,13 +27,13 @@ from lambda_hat.conf.compose import (
     compose_sampler,
 )
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
+from lambda_hat.conf.search_space import Space, read_search_space
 from lambda_hat.entrypoints.config_file import read_raw
-from lambda_hat.fingerprint import fingerprint
-from lambda_hat.scheduler import ReferencePlan
-from lambda_hat.search_space import Space, read_search_space
 from lambda_hat.store import Store, unwritable
-from lambda_hat.study import StudySettings
 from lambda_hat.trial import ProblemItem
+from lambda_hat.tuning.fingerprint import fingerprint
+from lambda_hat.tuning.scheduler import ReferencePlan
+from lambda_hat.tuning.study import StudySettings
 
 LONGEST_SEC = 10**9
 """Budgets stay below this, about thirty years: infinity is no budget."""

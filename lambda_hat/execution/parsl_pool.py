@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_hat.execution.blocks import describe, end_blocks, num_workers
 from lambda_hat.execution.errors import PoolLost
-from lambda_hat.execution.patrol import Patrol
 from lambda_hat.execution.pool import check_deadline, target_name
 from lambda_hat.execution.signals import blocked
 from lambda_hat.execution.task import Task
+from lambda_hat.execution.watchdog import Watchdog
 from lambda_hat.execution.worker import run_task
 
 if TYPE_CHECKING:
@@ -107,14 +107,14 @@ class ParslPool:
         self._log = _log_to(Path(self._dfk.run_dir) / "parsl.log")
         self._markers = Path(self._dfk.run_dir) / "running"
         self._markers.mkdir()
-        self._patrols = [Patrol(e, self._markers, self._deadlines) for e in self._executors]
+        self._watchdogs = [Watchdog(e, self._markers, self._deadlines) for e in self._executors]
         for executor in self._executors:
             threading.Thread(target=self._watch, args=(executor,), daemon=True).start()
 
     def _stop(self) -> None:
         """Ends all processes, in Parsl's way if it gets there."""
-        for patrol in self._patrols:
-            patrol.stop()
+        for watchdog in self._watchdogs:
+            watchdog.stop()
         if not any(executor.interchange_proc.poll() is not None for executor in self._executors):
             tidy = threading.Thread(target=self._clean_up, daemon=True)
             tidy.start()
@@ -128,8 +128,8 @@ class ParslPool:
         for executor in self._executors:
             if executor.provider.label == "local" or executor.bad_state_is_set:
                 end_blocks(executor)
-        for patrol in self._patrols:
-            patrol.join()
+        for watchdog in self._watchdogs:
+            watchdog.join()
         self._dfk.cleanup()
 
     def _abandon(self) -> None:

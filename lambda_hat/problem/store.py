@@ -25,7 +25,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
-from lambda_hat.store import is_disk_fault, set_aside, write_bytes
+from lambda_hat.store import is_disk_fault, quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _load(config: ProblemConfig, folder: Path) -> Problem | dict | None:
         _LOG.warning("The stored target %s is broken and is built again: %s", folder, error)
         for name in ("target.json", "target.npz"):
             if (folder / name).exists():
-                set_aside(folder / name)
+                quarantine(folder / name)
         return None
 
 

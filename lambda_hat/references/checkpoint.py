@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from lambda_hat.samplers.loop import Progress
-from lambda_hat.store import set_aside, write_bytes
+from lambda_hat.store import quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
@@ -125,7 +125,7 @@ def load_arrays(
     raw = path.read_bytes()
     content = raw[_DIGEST:]
     if hashlib.sha256(content).hexdigest().encode() != raw[:_DIGEST]:
-        _LOG.warning("The checkpoint %s is damaged; kept as %s.", path, set_aside(path).name)
+        _LOG.warning("The checkpoint %s is damaged; kept as %s.", path, quarantine(path).name)
         return None
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}

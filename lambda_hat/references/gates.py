@@ -36,17 +36,17 @@ class Gate:
     Attributes:
         name: what is looked at.
         passed: whether the reference may be trusted on this account.
-        mendable: whether more draws could make it pass.
+        fixable_by_more_draws: whether more draws could make it pass.
         reason: what failed, by how much and what to change; empty if passed.
     """
 
     name: str
     passed: bool
-    mendable: bool
+    fixable_by_more_draws: bool
     reason: str
 
 
-def ask_gates(
+def check_gates(
     *,
     llc: float,
     se: float,
@@ -84,7 +84,7 @@ def ask_gates(
     ]  # fmt: skip
 
 
-def ask_gibbs_gates(
+def check_gibbs_gates(
     *, llc: float, se: float, diagnostics: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[Gate]:
     """All gates of a reference made by Gibbs sampling, which has no step size that could fail.
@@ -104,7 +104,7 @@ def ask_gibbs_gates(
     ]
 
 
-def ask_smc_gates(
+def check_smc_gates(
     *, llc: float, se: float, diagnostics: Mapping[str, Any], evidence: Mapping[str, Any]
 ) -> list[Gate]:
     """All gates of a reference made by SMC, once there are runs enough for a standard error.
@@ -142,7 +142,7 @@ def ask_smc_gates(
     ]  # fmt: skip
 
 
-def ask_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:
+def check_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:
     """Whether HMC and SMC, each (llc, se), give the same number."""
     difference, error = abs(hmc[0] - smc[0]), math.hypot(hmc[1], smc[1])
     off = difference / error if error else math.inf
@@ -218,5 +218,5 @@ def _shift_bias(llc: float, evidence: Mapping[str, Any]) -> Gate:
     )  # fmt: skip
 
 
-def _gate(name: str, passed: bool, mendable: bool, reason: str) -> Gate:
-    return Gate(name, bool(passed), mendable, "" if passed else reason)
+def _gate(name: str, passed: bool, fixable_by_more_draws: bool, reason: str) -> Gate:
+    return Gate(name, bool(passed), fixable_by_more_draws, "" if passed else reason)

@@ -18,7 +18,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
-from lambda_hat.references.gates import GROWTH, Gate, ask_gibbs_gates
+from lambda_hat.references.gates import GROWTH, Gate, check_gibbs_gates
 from lambda_hat.references.layers import Chain, Model, Swept, read_model
 from lambda_hat.store import digest
 
@@ -60,7 +60,7 @@ def sample_gibbs(
         result = _judge(problem, model, chains.kept(config.num_warmup))
         result |= {"work": 0.0, "seconds": {"sample": chains.seconds}}
         failed = [gate for gate in result["gates"] if not gate.passed]
-        hopeless = not all(gate.mendable for gate in failed)
+        hopeless = not all(gate.fixable_by_more_draws for gate in failed)
         if chains.num_sweeps < sweeps or hopeless or not failed:
             return result
         sweeps = math.ceil(GROWTH * sweeps)
@@ -144,5 +144,5 @@ def _judge(problem: Problem, model: Model, rows: list[list[Swept]]) -> dict[str,
         "mean_distance": float(np.sqrt(kept[..., 2].mean())),
     }
     mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
-    gates = ask_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
+    gates = check_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
     return {**result, "llc": mean, "se": se, "diagnostics": diagnostics, "gates": gates}

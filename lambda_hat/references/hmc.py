@@ -27,7 +27,7 @@ from lambda_hat.references.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from lambda_hat.references.gates import GROWTH, Gate, ask_gates
+from lambda_hat.references.gates import GROWTH, Gate, check_gates
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
@@ -190,12 +190,12 @@ class _Chains:
                 draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
             )
         except NoEstimate as reason:
-            mendable = not runner.progress.diverged
-            return {**result, "gates": [Gate("estimate", False, mendable, str(reason))]}
+            fixable = not runner.progress.diverged
+            return {**result, "gates": [Gate("estimate", False, fixable, str(reason))]}
         diagnostics = diagnose(draws, target=runner.target, init_loss=problem.init_loss)
         diagnostics |= runner.summary()
         diagnostics |= self._tuning._asdict()
-        gates = ask_gates(
+        gates = check_gates(
             llc=estimate.llc_hat,
             se=estimate.se_hat,
             diagnostics=diagnostics,
@@ -233,7 +233,7 @@ def _chain_settings(config: ReferenceConfig) -> dict[str, Any]:
 
 def _failed(result: dict[str, Any]) -> dict[str, bool]:
     """The gates that failed, and whether more draws could mend each."""
-    return {gate.name: gate.mendable for gate in result["gates"] if not gate.passed}
+    return {gate.name: gate.fixable_by_more_draws for gate in result["gates"] if not gate.passed}
 
 
 def _over(deadline: float) -> bool:

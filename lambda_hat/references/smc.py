@@ -2,7 +2,7 @@
 
 An independent route to the number HMC gives: it starts from exact draws, needs no chain to cross
 a barrier, and takes its error from the spread of independent runs, which covers everything that
-is random in one (see `lambda_hat.references.tempering`).
+is random in one (see `lambda_hat.references.annealing`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from scipy.stats import t as student_t
 
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
-from lambda_hat.references.gates import MIN_RUNS, Gate, ask_smc_gates
-from lambda_hat.references.tempering import Clock, OutOfTime, Run, compile_for
+from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
+from lambda_hat.references.gates import MIN_RUNS, Gate, check_smc_gates
 from lambda_hat.store import digest, read_if_whole, write_json
 from lambda_hat.target import Target
 
@@ -62,7 +62,7 @@ def sample_smc(
             result = _judge(runs, problem, target, config)
             result["seconds"]["compile"] = compiling
             failed = [gate for gate in result["gates"] if not gate.passed]
-            hopeless = not all(gate.mendable for gate in failed)
+            hopeless = not all(gate.fixable_by_more_draws for gate in failed)
             if len(runs) >= config.num_runs and (hopeless or not failed):
                 return result
             started = time.monotonic()
@@ -96,7 +96,7 @@ def _judge(
         return {**result, "gates": [Gate("runs", False, True, reason)]}
     llc, se = _mean(runs, "llc")
     diagnostics = _diagnostics(runs, se)
-    gates = ask_smc_gates(llc=llc, se=se, diagnostics=diagnostics, evidence=problem.evidence)
+    gates = check_smc_gates(llc=llc, se=se, diagnostics=diagnostics, evidence=problem.evidence)
     return {**result, "llc": llc, "se": se, "diagnostics": diagnostics, "gates": gates}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
-from lambda_hat.references.gates import MIXING, Gate, ask_agreement
+from lambda_hat.references.gates import MIXING, Gate, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.smc import sample_smc
@@ -33,8 +33,8 @@ def sample_reference(
         folder: where the chains' and the runs' checkpoints lie.
 
     Returns:
-        The sampled part of ref.json: {llc_ref, se_ref, method, status, reasons, mendable,
-        diagnostics, work, seconds, methods}.
+        The sampled part of ref.json: {llc_ref, se_ref, method, status, reasons,
+        fixable_by_more_draws, diagnostics, work, seconds, methods}.
     """
     began, parts = time.monotonic(), {}
     if config.method in ("hmc", "both"):
@@ -87,7 +87,7 @@ def decide(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "method": method,
         "status": "unreliable" if failed else "ok",
         "reasons": [gate.reason for gate in failed],
-        "mendable": all(gate.mendable for gate in failed),
+        "fixable_by_more_draws": all(gate.fixable_by_more_draws for gate in failed),
         "diagnostics": chosen["diagnostics"],
         "work": {"full_gradients": sum(part["work"] for part in parts.values())},
         "seconds": seconds,
@@ -102,12 +102,12 @@ def _choose(parts: Mapping[str, Mapping[str, Any]]) -> tuple[str, list[Gate]]:
         return next(iter(failed.items()))
     if not failed["hmc"] and not failed["smc"]:
         hmc, smc = ((parts[name]["llc"], parts[name]["se"]) for name in ("hmc", "smc"))
-        agreement = ask_agreement(hmc, smc)
+        agreement = check_agreement(hmc, smc)
         return "hmc", [] if agreement.passed else [agreement]
     if not failed["smc"] and all(gate.name in MIXING for gate in failed["hmc"]):
         return "smc", []
     return "hmc", [
-        Gate(gate.name, False, gate.mendable, f"{NAMES[name]}: {gate.reason}")
+        Gate(gate.name, False, gate.fixable_by_more_draws, f"{NAMES[name]}: {gate.reason}")
         for name, gates in failed.items()
         for gate in gates
     ]

@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from lambda_hat.confirmation import Confirmation, confirm
 from lambda_hat.report.words import clock, counted, percent, with_error
-from lambda_hat.table import read_table
+from lambda_hat.tables.confirmation import Confirmation, confirm
+from lambda_hat.tables.trials import read_table
 
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
 

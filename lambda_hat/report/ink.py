@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from lambda_hat.conf.search_space import SEARCH_SPACE
 from lambda_hat.report.words import short
-from lambda_hat.search_space import SEARCH_SPACE
 
 WIDTH = 8.2
 """Inches: a figure is as wide as the page's column."""
@@ -78,7 +78,7 @@ def styled(figure: Callable[..., Figure]) -> Callable[..., Figure]:
     return drawn
 
 
-def sheet(title: str, height: float) -> Figure:
+def new_figure(title: str, height: float) -> Figure:
     """An empty figure of the page's width with a title that says the finding."""
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(wspace=0.05))
     figure.suptitle("\n".join(wrap(title, 92)), x=0.01, ha="left")
@@ -92,7 +92,7 @@ def footnote(figure: Figure, notes: Sequence[str]) -> None:
         figure.supxlabel("\n".join(wrap(text, 120)), x=0.01, ha="left", size=8.5, color=MUTED)
 
 
-def keys(axes: Axes, handles: Sequence[Any]) -> None:
+def legend(axes: Axes, handles: Sequence[Any]) -> None:
     """The legend, in a line between title and axes."""
     axes.legend(
         handles=handles,
@@ -181,7 +181,7 @@ class ErrorScale:
         self.fails = bool(errors.isna().any())
         self.high = self.failed * self._off if self.fails else self.top * self._off
 
-    def dress(self, axes: Axes, label: str = "error relative to the reference") -> None:
+    def format_axis(self, axes: Axes, label: str = "error relative to the reference") -> None:
         """Makes the y axis of the axes this scale."""
         axes.set_yscale("log")
         axes.set_ylim(self.low, self.high)

@@ -37,7 +37,7 @@ from lambda_hat.report.provenance import (
 from lambda_hat.report.settings import names_of
 from lambda_hat.report.words import counted, listed, percent, settings_of, short, with_error
 from lambda_hat.store import Store
-from lambda_hat.table import read_table
+from lambda_hat.tables.trials import read_table
 
 _NAMES = {"ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER, "accent": HUES[1]}
 _NAMES |= {"alarm": HUES[0], "good": HUES[2], "panel": GRID}

@@ -41,10 +41,10 @@ from lambda_hat.report.ink import (
     footnote,
     hue,
     jitter,
-    keys,
+    legend,
     log_axis,
+    new_figure,
     points,
-    sheet,
     size_of,
     styled,
 )
@@ -69,7 +69,7 @@ def estimates(trials: pd.DataFrame) -> Figure:
     On the right the same near the reference, where errors of less than a few standard errors show.
     """
     found = findings(trials)
-    figure = sheet(_verdicts(found), 1.55 + 0.72 * len(found))
+    figure = new_figure(_verdicts(found), 1.55 + 0.72 * len(found))
     wide, near = _windows(trials, found)
     panels = figure.subplots(1, 2 if near else 1, sharey=True, squeeze=False)[0]
     for axes, half in zip(panels, (wide, near), strict=False):
@@ -183,13 +183,13 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
     """Relative error against seconds of each trial, with the Pareto front of all methods."""
     trials = pick(trials, trials.runtime_sec.notna())
     if trials.empty:
-        return sheet("No trial has a wall time", 1.0)
+        return new_figure("No trial has a wall time", 1.0)
     relative = relative_error(trials)
-    figure = sheet(_quickest(trials, relative), 3.9)
+    figure = new_figure(_quickest(trials, relative), 3.9)
     axes, scale = figure.subplots(), ErrorScale(relative)
     seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
     log_axis(axes, seconds.min(), seconds.max())
-    scale.dress(axes)
+    scale.format_axis(axes)
     handles = [_noise(axes, trials)]
     for method, rows in trials.groupby("method", sort=False):
         colour, marker = hue(str(method), list(trials.method.unique()))
@@ -208,7 +208,7 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
         axes.set_xlim(right=edge)
         handles.append(Line2D([], [], color=MUTED, lw=1.2, label="Pareto front"))
     axes.set_xlabel("wall time of the trial (seconds)")
-    keys(axes, handles)
+    legend(axes, handles)
     hollow = f"hollow: within {SIGMAS} joint standard errors"
     footnote(figure, [hollow, scale.says(relative)])
     return figure
@@ -242,9 +242,9 @@ def history(trials: pd.DataFrame) -> Figure:
     """Error of each trial in the order they were asked, and the best so far, by study."""
     relative = relative_error(trials)
     gains: list[str] = []
-    figure = sheet("", 3.7)
+    figure = new_figure("", 3.7)
     axes, scale = figure.subplots(), ErrorScale(relative)
-    scale.dress(axes)
+    scale.format_axis(axes)
     handles = [_noise(axes, trials)]
     for method, rows in trials.groupby("method", sort=False):
         rows = rows.sort_values("trial_number")
@@ -262,7 +262,7 @@ def history(trials: pd.DataFrame) -> Figure:
     figure.suptitle(title, x=0.01, ha="left")
     axes.set_xlabel("trial number (lines: best so far)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    keys(axes, handles)
+    legend(axes, handles)
     footnote(figure, [scale.says(relative)])
     return figure
 
@@ -283,7 +283,7 @@ def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
     relative = relative_error(rows)
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
-    figure = sheet(concentration(rows, method), 1.0 + 2.05 * lines)
+    figure = new_figure(concentration(rows, method), 1.0 + 2.05 * lines)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     scale, look = ErrorScale(relative), hue(method, list(trials.method.unique()))
     for axes, name in zip(grid.flat, names, strict=False):
@@ -318,7 +318,7 @@ def _setting_panel(
     else:
         whole = bool(values.map(lambda value: isinstance(value, int)).all())
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
-    scale.dress(axes, "")
+    scale.format_axis(axes, "")
     scale.draw(axes, values, relative, color=colour, marker=marker, alpha=0.6)
     if relative.notna().any():
         best = relative.idxmin()

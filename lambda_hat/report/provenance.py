@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lambda_hat.references import gates
-from lambda_hat.references.gates import Gate, ask_gates, ask_gibbs_gates, ask_smc_gates
+from lambda_hat.references.gates import Gate, check_gates, check_gibbs_gates, check_smc_gates
 from lambda_hat.report.findings import Finding
 from lambda_hat.report.words import clock, percent, short, with_error
 from lambda_hat.store import BrokenFile, Store, read_json
@@ -54,7 +54,7 @@ _PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 """What a gate that holds says."""
 
-_ASK: dict[str, Callable[..., list[Gate]]] = {"smc": ask_smc_gates, "gibbs": ask_gibbs_gates}
+_ASK: dict[str, Callable[..., list[Gate]]] = {"smc": check_smc_gates, "gibbs": check_gibbs_gates}
 """The gates of the methods other than HMC."""
 
 
@@ -81,7 +81,7 @@ def passed_gates(reference: Mapping[str, Any]) -> list[str]:
             asked = _ASK[reference["method"]](**given)
         else:
             in_float64 = bool((reference.get("versions") or {}).get("x64"))
-            asked = ask_gates(**given, float64=in_float64)
+            asked = check_gates(**given, float64=in_float64)
         return [_says(gate, numbers, evidence) for gate in asked if gate.passed]
     except (KeyError, TypeError):
         return []  # A diagnostic that a gate needs is missing or null.

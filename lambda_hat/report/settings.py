@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.report.findings import relative_error
 from lambda_hat.report.words import counted, short
-from lambda_hat.search_space import SEARCH_SPACE, Categorical
 
 
 def is_choice(method: str, name: str, values: pd.Series) -> bool:

@@ -95,14 +95,14 @@ def _compute(
         result |= sample_reference(problem, reference, budget_sec=left, seed=seed, folder=folder)
         result["seconds"]["setup"] = setup
     except ProblemRefused as refusal:
-        result |= {"reasons": [str(refusal)], "mendable": False}
+        result |= {"reasons": [str(refusal)], "fixable_by_more_draws": False}
     except TrainingUnfinished as unfinished:
         result["reasons"] = [f"{unfinished} Raise --hmc-budget, which counts training as well."]
         result["seconds"] = {"setup": time.monotonic() - began}
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
         if is_disk_fault(error):
             raise
-        result |= {"reasons": [f"{type(error).__name__}: {error}"], "mendable": False}
+        result |= {"reasons": [f"{type(error).__name__}: {error}"], "fixable_by_more_draws": False}
         result["traceback"] = traceback.format_exc()
 
 
@@ -147,7 +147,7 @@ def _final(stored: Mapping[str, Any], budget_sec: float) -> bool:
     """Whether an unreliable reference would come out the same again."""
     if "traceback" in stored:
         return False  # A fault of the machine or of the code, and not of the draws.
-    return not stored.get("mendable", False) or budget_sec <= stored["budget_sec"]
+    return not stored.get("fixable_by_more_draws", False) or budget_sec <= stored["budget_sec"]
 
 
 def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "status": "unreliable",
         "reasons": [],
         "notices": [],
-        "mendable": True,
+        "fixable_by_more_draws": True,
         "diagnostics": {},
         "settings": identity,
         "budget_sec": budget_sec,

@@ -9,12 +9,12 @@ from typing import Any
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import LLCPlan
-from lambda_hat.entrypoints.terminal import Terminal
-from lambda_hat.entrypoints.wording import llc_table
 from lambda_hat.report.words import clock, counted, with_error
-from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
+from lambda_hat.terminal.printing import Terminal
+from lambda_hat.terminal.wording import llc_table
 from lambda_hat.trial import ProblemItem
+from lambda_hat.tuning.scheduler import Outcome
 
 
 class LLCConsole(Terminal):

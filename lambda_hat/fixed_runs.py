@@ -8,15 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, Protocol
 
-from lambda_hat.events import EventLoop, error_of, sentence
 from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
-from lambda_hat.results import whole_rows
-from lambda_hat.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_for, grace_sec
+from lambda_hat.execution.event_loop import EventLoop, error_of, sentence
 from lambda_hat.store import Store, read_if_whole
-from lambda_hat.table import same_rows, trial_row, write_table
+from lambda_hat.tables.trials import same_rows, trial_row, write_table
 from lambda_hat.trial import (
     RESULT_KEYS,
     ProblemItem,
@@ -26,6 +23,8 @@ from lambda_hat.trial import (
     is_complete,
     is_of,
 )
+from lambda_hat.tuning.results import whole_rows
+from lambda_hat.tuning.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_for, grace_sec
 
 
 class Watcher(Protocol):
@@ -34,17 +33,6 @@ class Watcher(Protocol):
     def problem_built(self, problem: ProblemItem) -> None: ...
     def problem_failed(self, problem: ProblemItem, reason: str) -> None: ...
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None: ...
-
-
-def build_problem(problem_spec: dict, artifacts_dir: str) -> list[str]:
-    """Trains and stores a problem's target, in a worker; returns what was found damaged."""
-    from lambda_hat.conf import compose_problem
-    from lambda_hat.problem import load_or_build
-    from lambda_hat.runners.boundary import noted
-
-    with noted() as notices:
-        load_or_build(compose_problem(problem_spec), Path(artifacts_dir))
-    return notices
 
 
 class LLCRuns:

@@ -9,8 +9,8 @@ import optuna
 from optuna.distributions import distribution_to_json
 
 from lambda_hat.conf.compose import compose_sampler
-from lambda_hat.objective import objective_from_metrics
-from lambda_hat.search_space import Space, suggest_method_params
+from lambda_hat.conf.search_space import Space, suggest_method_params
+from lambda_hat.tuning.objective import objective_from_metrics
 
 ADVICE = (
     "Scores of both must not be mixed: undo the change, or give another --results-dir "

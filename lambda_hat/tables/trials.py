@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from lambda_hat.confirmation import confirm
-from lambda_hat.search_space import SEARCH_SPACE
+from lambda_hat.conf.search_space import SEARCH_SPACE
 from lambda_hat.store import replacing, write_bytes
+from lambda_hat.tables.confirmation import confirm
 from lambda_hat.trial import Reference, TrialResult, TrialSpec, finite, is_complete
 
 _TEXT, _REAL, _WHOLE, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()

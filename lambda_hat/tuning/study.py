@@ -13,14 +13,9 @@ from typing import Any, NamedTuple
 
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
-from lambda_hat.fingerprint import ADVICE, StudyChanged, differences, fingerprint
-from lambda_hat.journal import Journal
-from lambda_hat.objective import objective_from_metrics, penalty
-from lambda_hat.recovery import study_id, unrecorded_trials
-from lambda_hat.search_space import Space, suggest_method_params
-from lambda_hat.standing import Standing
+from lambda_hat.conf.search_space import Space, suggest_method_params
 from lambda_hat.store import Store, read_if_whole, write_json
-from lambda_hat.table import trial_row
+from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import (
     RESULT_KEYS,
     ProblemItem,
@@ -30,6 +25,11 @@ from lambda_hat.trial import (
     derive_seed,
     is_of,
 )
+from lambda_hat.tuning.fingerprint import ADVICE, StudyChanged, differences, fingerprint
+from lambda_hat.tuning.journal import Journal
+from lambda_hat.tuning.objective import objective_from_metrics, penalty
+from lambda_hat.tuning.progress import StudyProgress
+from lambda_hat.tuning.recovery import study_id, unrecorded_trials
 
 MAX_DEAD = 10
 """Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
@@ -94,7 +94,7 @@ class Study:
         self.name = f"{problem.pid}:{method}"
         self.in_flight: set[int] = set()
         self.reference = Reference(None, 0.0, "failed")
-        self.standing = Standing()
+        self.progress = StudyProgress()
         self.stopped: str | None = None
         """Why the study ends before `max_trials`; None while it goes on."""
         self.given_up = False
@@ -122,7 +122,7 @@ class Study:
             StudyChanged: The study was begun with another reference.
         """
         self.reference = self._settle(reference)
-        self.standing = Standing(self.reference.se_ref, patience=self.settings.patience)
+        self.progress = StudyProgress(self.reference.se_ref, patience=self.settings.patience)
         recorded = set()
         for told in self._told():
             self._mend(told)
@@ -185,7 +185,7 @@ class Study:
         return (
             self.stopped is None
             and len(self.in_flight) < self.settings.batch_size
-            and self._asked - self.standing.num_lost < self.settings.max_trials
+            and self._asked - self.progress.num_lost < self.settings.max_trials
         )
 
     def ask(self) -> Asked:
@@ -242,7 +242,7 @@ class Study:
         llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
         score = objective_from_metrics(result, llc_ref, huber_delta=delta)
         if not math.isfinite(score):
-            score = penalty(llc_ref, self.standing.worst, huber_delta=delta)
+            score = penalty(llc_ref, self.progress.worst, huber_delta=delta)
         self._journal.tell(asked.trial, score, _record(asked, result))
         return self._end(asked, result, score)
 
@@ -265,8 +265,8 @@ class Study:
         return row
 
     def _take(self, row: Mapping[str, Any]) -> None:
-        self.standing.take(row)
-        if self.standing.converged and self.stopped is None:
+        self.progress.take(row)
+        if self.progress.converged and self.stopped is None:
             patience = self.settings.patience
             self.stopped = f"converged: no gain beyond the reference's error in {patience} trials"
 

@@ -1,4 +1,4 @@
-"""Rows -> Standing: how far a study has come, from its rows taken up one by one."""
+"""Rows -> StudyProgress: how far a study has come, from its rows taken up one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-class Standing:
+class StudyProgress:
     """How a study stands: what is needed to go on and to show it, at a size that stays the same.
 
     Args:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
-from lambda_hat.execution import PoolLost
+from lambda_hat.execution.errors import PoolLost
 
 CHECKPOINT_SEC = 30.0
 """Least time between two checkpoints. One that takes long comes less often: checkpoints take a

@@ -10,13 +10,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lambda_hat.events import EventLoop, error_of, sentence
 from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
-from lambda_hat.fingerprint import StudyChanged
-from lambda_hat.results import Results
+from lambda_hat.execution.event_loop import EventLoop, error_of, sentence
 from lambda_hat.store import Store, read_if_whole, write_json
-from lambda_hat.study import Asked, Study
 from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec, is_of
+from lambda_hat.tuning.fingerprint import StudyChanged
+from lambda_hat.tuning.results import Results
+from lambda_hat.tuning.study import Asked, Study
 
 REFERENCE_KEYS = ("llc_ref", "status")
 
@@ -211,13 +211,13 @@ class Scheduler:
                 self._end(study)
 
     def _end(self, study: Study) -> None:
-        standing = study.standing
+        progress = study.progress
         if study.given_up:
             self.outcome.failures.append(f"Study {study.name} gave up: {study.stopped}.")
-        elif standing.best is None and standing.last is not None:
+        elif progress.best is None and progress.last is not None:
             self.outcome.failures.append(
-                f"Study {study.name} has no result: all {standing.num_ended} trials failed, the "
-                f"last one because {standing.last['error_msg']}"
+                f"Study {study.name} has no result: all {progress.num_ended} trials failed, the "
+                f"last one because {progress.last['error_msg']}"
             )
         self._observer.study_ended(study)
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from lambda_hat.execution import Pool
 from lambda_hat.report.words import clock
-from lambda_hat.scheduler import Outcome
+from lambda_hat.tuning.scheduler import Outcome
 
 PLAIN_WIDTH = 100
 

@@ -1,33 +1,26 @@
-"""Spec -> path: what was computed lies under a name that says what it is.
+"""Atomic writes and checked reads: a reader sees the old file or the new one, never a part.
 
-Every write goes to a temporary name in the same folder, is synced, and is renamed: a reader
-sees the old file or the new one, never a part. JSON files carry a checksum, so that a file the
-disk or a user damaged is known for what it is.
+Every write goes to a temporary name in the same folder, is synced, and is renamed. JSON files carry
+a checksum, so that a file the disk or a user damaged is known for what it is.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import socket
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from lambda_hat.store.content import digest
 
 TEMPORARY = ".part-"
 """Start of every temporary name; a run that starts removes what a killed one left."""
-
-LOCK_SEC = 0.5
-"""How long a folder's lock is tried for: without flock, a dead holder is noticed on the way."""
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Full, over quota, read-only, broken, gone: whatever is written next would fail as well."""
@@ -35,95 +28,6 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 
 class BrokenFile(ValueError):
     """A stored file that is not what was written; its text says why."""
-
-
-class FolderBusy(RuntimeError):
-    """Another run holds the folder."""
-
-
-def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no spaces, no NaN or Infinity."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: object) -> str:
-    """SHA-256 of a JSON value in its canonical spelling, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def content_id(prefix: str, value: object) -> str:
-    """A short name for a JSON value, such as `r_0123456789ab`."""
-    return f"{prefix}_{digest(value)[:12]}"
-
-
-@dataclass(frozen=True)
-class Store:
-    """Where things are: one folder of artifacts (shared by runs), one of results."""
-
-    artifacts: Path
-    results: Path
-
-    @classmethod
-    def at(cls, artifacts: Path | str, results: Path | str) -> Store:
-        """A store on absolute paths: Optuna's journal and remote workers need them."""
-        return cls(Path(artifacts).absolute(), Path(results).absolute())
-
-    def reference(self, pid: str) -> Path:
-        return self.artifacts / "problems" / pid / "ref.json"
-
-    def target_id(self, pid: str) -> str | None:
-        """Which target of a problem is stored, by its content; None if there is no whole one.
-
-        What is not whole is left for a worker to find, which sets it aside and builds it again.
-        """
-        folder = self.artifacts / "problems" / pid
-        try:
-            record = json.loads((folder / "target.json").read_bytes())
-            arrays = hashlib.sha256((folder / "target.npz").read_bytes()).hexdigest()
-            usable = record["evidence"]["status"] != "refused" and arrays == record["sha256"]
-            return record["target"] if usable else None
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
-
-    def trial_folder(self, pid: str, method: str, trial_id: str) -> Path:
-        return self.artifacts / "runs" / pid / method / trial_id
-
-    def trial_folders(self, pid: str, method: str) -> list[Path]:
-        """The folders of the trials that are there, by name."""
-        return sorted((self.artifacts / "runs" / pid / method).glob("*"))
-
-    def manifest(self, pid: str, method: str, trial_id: str) -> Path:
-        return self.trial_folder(pid, method, trial_id) / "manifest.json"
-
-    def metrics(self, pid: str, method: str, trial_id: str) -> Path:
-        return self.trial_folder(pid, method, trial_id) / "metrics.json"
-
-    @property
-    def studies(self) -> Path:
-        return self.results / "studies" / "optuna_llc"
-
-    def journal(self, pid: str, method: str) -> Path:
-        return self.studies / f"{pid}:{method}.journal"
-
-    def snapshot(self, pid: str, method: str) -> Path:
-        return self.studies / f"{pid}:{method}.pkl"
-
-    @property
-    def trials_table(self) -> Path:
-        return self.results / "optuna_trials.parquet"
-
-    @property
-    def best(self) -> Path:
-        return self.results / "optuna_best.yaml"
-
-    @property
-    def llc_table(self) -> Path:
-        return self.results / "llc_runs.parquet"
-
-    @property
-    def logs(self) -> Path:
-        """Parsl's own run folder."""
-        return self.results / "parsl"
 
 
 @contextmanager
@@ -203,12 +107,12 @@ def read_if_whole(
     except FileNotFoundError:
         return None
     except BrokenFile as broken:
-        kept = set_aside(path)
+        kept = quarantine(path)
         say(f"{path} is damaged ({broken}). It is kept as {kept.name} and made again.")
         return None
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Renames a damaged file to `<name>.broken-<time>`, so that nothing is deleted unseen."""
     stamp = time.strftime("%Y%m%dT%H%M%S")
     kept = path.with_name(f"{path.name}.broken-{stamp}")
@@ -218,38 +122,6 @@ def set_aside(path: Path) -> Path:
         kept = path.with_name(f"{path.name}.broken-{stamp}-{count}")
     os.replace(path, kept)
     return kept
-
-
-@contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Holds a results folder for one run.
-
-    By flock, which NFS knows too and which the system frees with the process. On a file system
-    without it (some Lustre mounts) by a file that must not exist, which a next run on the same
-    machine takes over when its process is gone.
-
-    Raises:
-        FolderBusy: Another process holds it; the text names it.
-        OSError: The folder cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".holder"  # A file of its own: what is in the lock's belongs to the lock.
-    lock = FileLock(folder / ".lock")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It may say that there is no flock.
-        try:
-            lock.acquire(timeout=LOCK_SEC)
-        except Timeout:
-            raise FolderBusy(
-                f"One run at a time may write {folder}, but {_holder(holder)} holds it. "
-                "Wait for it, or give another --results-dir."
-            ) from None
-    try:
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def sweep(folder: Path) -> None:
@@ -282,14 +154,6 @@ def unwritable(folder: Path) -> str | None:
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"{nearest} is not writable"
     return None
-
-
-def _holder(path: Path) -> str:
-    try:
-        holder = json.loads(path.read_text())
-        return f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # It holds the lock and has not yet written its name.
 
 
 def _alive(process: int) -> bool:

@@ -17,14 +17,14 @@ from rich.live import Live
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import StudyPlan
-from lambda_hat.entrypoints.terminal import Terminal
-from lambda_hat.entrypoints.wording import board, files_of, result_tables
 from lambda_hat.report.words import clock, counted, with_error
-from lambda_hat.results import whole_rows
-from lambda_hat.scheduler import Outcome
 from lambda_hat.store import Store
-from lambda_hat.study import Study
+from lambda_hat.terminal.printing import Terminal
+from lambda_hat.terminal.wording import board, files_of, result_tables
 from lambda_hat.trial import ProblemItem, Reference
+from lambda_hat.tuning.results import whole_rows
+from lambda_hat.tuning.scheduler import Outcome
+from lambda_hat.tuning.study import Study
 
 
 def _then(confirm_seeds: int) -> str:
@@ -69,9 +69,9 @@ class Console(Terminal):
         """The final tables, what failed, and where everything is."""
         self.out.print()
         runs = list(whole_rows(store.llc_table, self.say))
-        for table in result_tables([s for s in studies if s.standing.num_ended], runs):
+        for table in result_tables([s for s in studies if s.progress.num_ended], runs):
             self.out.print(table)
-        if not outcome.interrupted and any(study.standing.num_ended for study in studies):
+        if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             self.show_facts(files_of(store))
         self.show_ending(outcome, resume)
 
@@ -114,16 +114,16 @@ class Console(Terminal):
 
     def study_began(self, study: Study) -> None:
         self._begun.add(study.name)
-        if study.standing.num_ended:
-            done = counted(study.standing.num_ended, "trial")
+        if study.progress.num_ended:
+            done = counted(study.progress.num_ended, "trial")
             self.line(f"{self._name(study)}: {done} from earlier runs")
 
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
         if self.alive:
             return
         every = max(1, study.settings.max_trials // PLAIN_LINES)
-        news = row is study.standing.best or row["objective"] is None
-        if news or study.standing.num_ended % every == 0:
+        news = row is study.progress.best or row["objective"] is None
+        if news or study.progress.num_ended % every == 0:
             self.line(f"{self._name(study)}: {self._progress(study)}")
 
     def study_ended(self, study: Study) -> None:
@@ -131,8 +131,8 @@ class Console(Terminal):
         self.line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}")
 
     def _progress(self, study: Study) -> str:
-        done = f"{study.standing.num_ended} of {study.settings.max_trials} trials"
-        best = study.standing.best
+        done = f"{study.progress.num_ended} of {study.settings.max_trials} trials"
+        best = study.progress.best
         if best is None:
             return f"{done}, no estimate yet"
         return f"{done}, best error {best['error']:.3g} in trial {best['trial_number']}"

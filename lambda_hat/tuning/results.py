@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lambda_hat.standing import Standing
-from lambda_hat.store import Store, set_aside
-from lambda_hat.table import read_rows, same_rows, write_best, write_table
+from lambda_hat.store import Store, quarantine
+from lambda_hat.tables.trials import read_rows, same_rows, write_best, write_table
 from lambda_hat.trial import ProblemItem
+from lambda_hat.tuning.progress import StudyProgress
 
 _Key = tuple[str, str]
 """A study: the problem's pid and the method."""
@@ -22,7 +22,7 @@ class TrialStudy(Protocol):
 
     problem: ProblemItem
     method: str
-    standing: Standing
+    progress: StudyProgress
 
     def rows(self) -> Iterable[Mapping[str, Any]]: ...
     def snapshot(self) -> None: ...
@@ -70,7 +70,7 @@ class Results(Iterable[Mapping[str, Any]]):
             return
         written = self._written or {}
         for key, study in self._studies.items():
-            if written.get(key) != study.standing.num_ended:
+            if written.get(key) != study.progress.num_ended:
                 study.snapshot()
         self.write_best()
         write_table(self._store.trials_table, self)
@@ -82,7 +82,7 @@ class Results(Iterable[Mapping[str, Any]]):
         write_best(self._store.best, self, runs)
 
     def _lengths(self) -> dict[_Key, int]:
-        return {key: study.standing.num_ended for key, study in self._studies.items()}
+        return {key: study.progress.num_ended for key, study in self._studies.items()}
 
     def _stand(self) -> bool:
         """Whether all files are as they would be written now."""
@@ -111,5 +111,5 @@ def whole_rows(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any
     except (OSError, pa.ArrowInvalid, KeyError, AttributeError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # The disk speaks, not the file's content.
-        kept = set_aside(path)
+        kept = quarantine(path)
         say(f"{path} is damaged ({error}). It is kept as {kept.name} and made again.")

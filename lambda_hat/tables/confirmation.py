@@ -11,23 +11,13 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
-from lambda_hat.standing import Standing
-from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
 
 Row = Mapping[str, Any]
 """A row of the table of trials, or of that of `parsl-llc`."""
-
-
-class BestStudy(Protocol):
-    """The part of a study that is needed here."""
-
-    problem: ProblemItem
-    method: str
-    standing: Standing
 
 
 @dataclass(frozen=True)
@@ -50,29 +40,6 @@ class Confirmation:
     error: float | None
 
 
-def confirming_specs(
-    studies: Iterable[BestStudy], num_seeds: int
-) -> dict[ProblemItem, list[TrialSpec]]:
-    """The runs that confirm each study's best settings, by problem."""
-    specs: dict[ProblemItem, list[TrialSpec]] = {}
-    for study in studies:
-        if (best := study.standing.best) is None:
-            continue
-        settings = _whole_settings(study.method, best["hyperparams"])
-        specs.setdefault(study.problem, []).extend(
-            TrialSpec(
-                pid=study.problem.pid,
-                problem=study.problem.spec,
-                method=study.method,
-                hyperparams=settings,
-                seed=derive_seed("confirm", best["trial_id"], number),
-                budget_sec=best["budget_sec"],
-            )
-            for number in range(num_seeds)
-        )
-    return specs
-
-
 def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
     """What runs without tuning say of a study's best trial.
 
@@ -89,7 +56,7 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
     if not alike:
         return None
     try:
-        settings = _whole_settings(best["method"], best["hyperparams"])
+        settings = whole_settings(best["method"], best["hyperparams"])
     except ConfigError:
         return None  # The sampler has changed since, and no run has been made with it.
     found = [run for run in alike if run["hyperparams"] == settings and run["seed"] != best["seed"]]
@@ -118,6 +85,6 @@ def _spread(values: Sequence[float]) -> float:
     return widening * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def _whole_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+def whole_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of the sampler, those not searched too: what `parsl-llc` gives its runs."""
     return asdict(compose_sampler(method, dict(hyperparams), where="the best settings"))

@@ -1,4 +1,4 @@
-"""A patrol that ends blocks which sit on their tasks.
+"""Watchdog: replaces a block of workers that holds tasks and runs none of them.
 
 Idle workers of Parsl wait for tasks under one lock. A worker that is killed while it holds the
 lock takes it along: the others never see a task again, and heartbeats go on. So the tasks that
@@ -24,7 +24,7 @@ DEFAULT_GRACE_SEC = 180.0
 """The same on a cluster, whose file system may show a marker late."""
 
 
-class Patrol:
+class Watchdog:
     """Watches one executor from a thread of its own until it is stopped."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Patrol:
         self._late: dict[str, float] = {}
         self._seen: dict[str, float] = {}
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._walk, name="patrol", daemon=True)
+        self._thread = threading.Thread(target=self._walk, name="watchdog", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

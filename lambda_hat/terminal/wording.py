@@ -11,11 +11,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lambda_hat.confirmation import Confirmation, confirm
 from lambda_hat.report import report_path
 from lambda_hat.report.words import clock, settings_of, with_error
 from lambda_hat.store import Store
-from lambda_hat.study import Study
+from lambda_hat.tables.confirmation import Confirmation, confirm
+from lambda_hat.tuning.study import Study
 
 BAR = 20
 
@@ -44,7 +44,7 @@ def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float
 
 
 def _progress(study: Study) -> tuple[str, ...]:
-    done, best, total = study.standing.num_ended, study.standing.best, study.settings.max_trials
+    done, best, total = study.progress.num_ended, study.progress.best, study.settings.max_trials
     filled = min(BAR, round(BAR * done / total))
     bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/]"
     count = f"{done}/{total}"
@@ -66,7 +66,7 @@ def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -
         problems.setdefault(study.problem.pid, []).append(study)
     tables = []
     for group in problems.values():
-        best = [study.standing.best for study in group]
+        best = [study.progress.best for study in group]
         confirmed = [confirm(row, runs) if row else None for row in best]
         tables.append(_result_table(group))
         tables += [_confirmed_table(group, confirmed)] if any(confirmed) else []
@@ -114,10 +114,10 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
 
 
 def _result(study: Study) -> tuple[str, ...]:
-    standing, best = study.standing, study.standing.best
-    failed = f" ({standing.num_failed} failed)" if standing.num_failed else ""
-    trials = f"{standing.num_ended}{failed}"
-    seconds = standing.mean_runtime_sec
+    progress, best = study.progress, study.progress.best
+    failed = f" ({progress.num_failed} failed)" if progress.num_failed else ""
+    trials = f"{progress.num_ended}{failed}"
+    seconds = progress.mean_runtime_sec
     mean = "-" if seconds is None else f"{seconds:.3g}"
     if best is None:
         return trials, "-", "-", mean, "no trial gave an estimate"

@@ -1,0 +1,41 @@
+"""Where results are kept: content ids, the layout of folders, atomic files, and a folder's lock."""
+
+from lambda_hat.store.content import canonical_json, content_id, digest
+from lambda_hat.store.files import (
+    DISK_FAULTS,
+    TEMPORARY,
+    BrokenFile,
+    is_disk_fault,
+    quarantine,
+    read_if_whole,
+    read_json,
+    replacing,
+    sweep,
+    unwritable,
+    write_bytes,
+    write_json,
+)
+from lambda_hat.store.layout import Store
+from lambda_hat.store.lock import LOCK_SEC, FolderBusy, hold
+
+__all__ = [
+    "DISK_FAULTS",
+    "LOCK_SEC",
+    "TEMPORARY",
+    "BrokenFile",
+    "FolderBusy",
+    "Store",
+    "canonical_json",
+    "content_id",
+    "digest",
+    "hold",
+    "is_disk_fault",
+    "quarantine",
+    "read_if_whole",
+    "read_json",
+    "replacing",
+    "sweep",
+    "unwritable",
+    "write_bytes",
+    "write_json",
+]

@@ -1,0 +1,1 @@
+"""Reference -> Trials: studies that ask, tell and resume, over one pool."""
