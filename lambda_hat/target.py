@@ -112,6 +112,11 @@ def make_target(
     return Target(form=form, arrays=arrays, n=n, init_loss=init_loss)
 
 
+def num_rows(form: Form, arrays: Arrays) -> int:
+    """Rows of `data`; a population loss counts as one."""
+    return jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
+
+
 def loss(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
     """L_n(w): the mean loss over all data."""
     if arrays.statistics is not None:
@@ -129,7 +134,7 @@ def minibatch_loss(
     """
     if not form.has_rows:
         return loss(form, arrays, w)
-    rows = jax.tree.leaves(arrays.data)[0].shape[0]
+    rows = num_rows(form, arrays)
     if batch >= rows:
         return loss(form, arrays, w)
     index = jax.random.randint(key, (batch,), 0, rows)

@@ -19,7 +19,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import SGLDConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
-from lambda_hat.target import Arrays, Form, Target, loss, minibatch_loss, squared_distance
+from lambda_hat.target import (
+    Arrays,
+    Form,
+    Target,
+    loss,
+    minibatch_loss,
+    num_rows,
+    squared_distance,
+)
 
 DTYPE = "float32"
 DRAW_WORK = 1 / 3
@@ -134,8 +142,7 @@ def build(form: Form, structure: Structure) -> Sampler:
 
 
 def _info(arrays: Arrays, structure: Structure, form: Form) -> Info:
-    rows = jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
-    share = min(1.0, structure.batch / rows) if form.has_rows else 1.0
+    share = min(1.0, structure.batch / num_rows(form, arrays))
     zero = jnp.zeros(structure.num_chains, arrays.w_star.dtype)
     nan = zero + jnp.nan
     return Info(acceptance=nan, divergence=zero, energy=nan, work=zero + share)

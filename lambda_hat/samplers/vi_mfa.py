@@ -20,7 +20,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lambda_hat.conf.samplers import VIConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
 from lambda_hat.samplers.mixture import Mixture, log_density, pack, place, unpack
-from lambda_hat.target import Arrays, Form, Target, loss, minibatch_loss, squared_distance
+from lambda_hat.target import (
+    Arrays,
+    Form,
+    Target,
+    loss,
+    minibatch_loss,
+    num_rows,
+    squared_distance,
+)
 
 DTYPE = "float32"
 DRAW_WORK = 0.0
@@ -262,7 +270,6 @@ def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, 
     A step of the fit takes M x num_samples minibatch gradients, the first also pays for the
     probes; a draw of the fitted mixture is one full loss.
     """
-    rows = jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
-    share = min(1.0, structure.batch_size / rows) if form.has_rows else 1.0
+    share = min(1.0, structure.batch_size / num_rows(form, arrays))
     gradients = structure.M * structure.num_samples + settings.num_probes * (i == 0)
     return jnp.where(i < settings.num_warmup, share * gradients / NUM_CHAINS, 1 / 3)
