@@ -73,20 +73,20 @@ def run_steering(trials: int, folder: Path, mark: Mark) -> None:
             StudySettings(max_trials=trials, batch_size=share, method_budget=600.0),
             SEARCH_SPACE,
             store,
-            say=print,
+            warn=print,
         )
         for problem, method, share in zip(problems(), METHODS, SHARES, strict=True)
     ]
     outcome = Scheduler(
         studies,
         store=store,
-        results=Results(store, say=print),
+        results=Results(store, warn=print),
         reference=ReferencePlan(),
         pool=InstantPool(),
         run_reference=instant_reference,
         run_trial=instant_trial,
         observer=Marks(mark),
-        say=print,
+        warn=print,
     ).run()
     if (
         outcome.failures

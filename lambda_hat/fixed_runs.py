@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
 from lambda_hat.execution.event_loop import EventLoop, error_of, sentence
-from lambda_hat.store import Store, read_if_whole
+from lambda_hat.store import Store, read_or_quarantine
 from lambda_hat.tables.trials import same_rows, trial_row, write_table
 from lambda_hat.trial import (
     RESULT_KEYS,
@@ -23,7 +23,7 @@ from lambda_hat.trial import (
     is_complete,
     is_of,
 )
-from lambda_hat.tuning.results import whole_rows
+from lambda_hat.tuning.results import readable_rows
 from lambda_hat.tuning.scheduler import REFERENCE_KEYS, Outcome, Runner, ended_for, grace_sec
 
 
@@ -45,7 +45,7 @@ class LLCRuns:
         build: Makes a problem's target before its runs, so that no run's budget pays for it.
         run_trial: The trial runner of the contracts.
         watcher: Is told what happens.
-        say: Is told what was found damaged.
+        warn: Is told what was found damaged.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class LLCRuns:
         build: Runner,
         run_trial: Runner,
         watcher: Watcher,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
         self._specs, self._store, self._pool = specs, store, pool
         self._build, self._run_trial = build, run_trial
-        self._watcher, self._say = watcher, say
+        self._watcher, self._warn = watcher, warn
         self._order = [(item, spec) for item, group in specs.items() for spec in group]
         self._results: dict[str, TrialResult] = {}
         self._references: dict[str, Reference | None] = {}
@@ -107,7 +107,7 @@ class LLCRuns:
             write_table(self._store.llc_table, rows)
 
     def _earlier(self) -> Iterator[dict[str, Any]]:
-        return whole_rows(self._store.llc_table, self._say)
+        return readable_rows(self._store.llc_table, self._warn)
 
     def _begin(self) -> None:
         for item, specs in self._specs.items():
@@ -116,7 +116,7 @@ class LLCRuns:
     def _take_up(self, item: ProblemItem, specs: Sequence[TrialSpec], *, built: bool) -> None:
         """Submits what is not done of a problem, or first what makes its target."""
         target = self._targets[item.pid] = self._store.target_id(item.pid)
-        reference = read_if_whole(self._store.reference(item.pid), REFERENCE_KEYS, self._say)
+        reference = read_or_quarantine(self._store.reference(item.pid), REFERENCE_KEYS, self._warn)
         same = reference is not None and is_of(reference, target)
         self._references[item.pid] = Reference.from_json(reference) if reference and same else None
         results = [(spec, self._stored(spec)) for spec in specs]
@@ -139,7 +139,7 @@ class LLCRuns:
                 self._watcher.problem_failed(item, reason)
                 return
             for notice in done.result():
-                self._say(notice)
+                self._warn(notice)
             self._watcher.problem_built(item)
             self._take_up(item, specs, built=True)
 
@@ -147,7 +147,7 @@ class LLCRuns:
 
     def _stored(self, spec: TrialSpec) -> TrialResult | None:
         path = self._store.metrics(spec.pid, spec.method, spec.trial_id)
-        result = read_if_whole(path, RESULT_KEYS, self._say)
+        result = read_or_quarantine(path, RESULT_KEYS, self._warn)
         return result if result and is_of(result, self._targets[spec.pid]) else None
 
     def _llc_ref(self, item: ProblemItem) -> float | None:
@@ -189,7 +189,7 @@ class LLCRuns:
             self.outcome.failures.append(f"{name} was not run to its end: {sentence(error)}")
             return
         for notice in result.get("notices", ()):
-            self._say(notice)
+            self._warn(notice)
         if not is_of(result, self._targets[item.pid]):
             self.outcome.failures.append(
                 f"{item.label} {spec.method} {spec.trial_id} is of another target than the runs "

@@ -21,9 +21,9 @@ from lambda_hat.references.gates import check_gates, check_smc_gates
 from lambda_hat.report import plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
-from lambda_hat.report.ink import DARK, HUES, PAPER, log_axis
+from lambda_hat.report.formatting import format_estimate, format_percent
 from lambda_hat.report.provenance import passed_gates
-from lambda_hat.report.words import percent, with_error
+from lambda_hat.report.style import DARK, HUES, PAPER, log_axis
 from lambda_hat.store import Store, write_json
 from lambda_hat.tables.trials import trial_row, write_table
 from lambda_hat.trial import Reference, TrialSpec
@@ -112,7 +112,7 @@ def page_of(store: Store) -> str:
 
 
 def test_the_summary_says_what_was_found(trials: pd.DataFrame) -> None:
-    said = summary(findings(trials), with_error(*reference_of(trials)))
+    said = summary(findings(trials), format_estimate(*reference_of(trials)))
     assert said == (
         "mclmc agrees with the reference (5.010 ± 0.040 against 5.000 ± 0.020; 3 of 3 trials do) "
         "in 1 s; sgld agrees too (5.100 ± 0.080; 1 of 6 trials) in 1 s; "
@@ -144,11 +144,11 @@ def test_what_is_no_agreement_is_not_called_one(study: list, said: str, tmp_path
 
 
 def test_numbers_as_a_person_reads_them() -> None:
-    assert [percent(x) for x in (0.0, 0.000644, 0.064, 0.664, 6.4)] == [
+    assert [format_percent(x) for x in (0.0, 0.000644, 0.064, 0.664, 6.4)] == [
         "0 %", "0.064 %", "6.4 %", "66 %", "640 %",
     ]  # fmt: skip
-    assert with_error(5.9176, 0.0201) == "5.918 ± 0.020"
-    assert with_error(None, 0.1) == "-"
+    assert format_estimate(5.9176, 0.0201) == "5.918 ± 0.020"
+    assert format_estimate(None, 0.1) == "-"
 
 
 # Figures.

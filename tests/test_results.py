@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def results_of(store: Store, *studies: Study) -> Results:
-    results = Results(store, say=print)
+    results = Results(store, warn=print)
     for study in studies:
         results.add(study)
     return results
@@ -102,7 +102,7 @@ def test_earlier_rows_are_read_again_at_each_write(store: Store) -> None:
 def test_a_table_that_is_damaged_meanwhile_costs_only_the_rows_of_others(store: Store) -> None:
     results_of(store, Study(store, "p_a").end(0), Study(store, "p_b").end(0)).write()
     study, said = Study(store, "p_a").end(0), []
-    results = Results(store, say=said.append)
+    results = Results(store, warn=said.append)
     results.add(study)
     store.trials_table.write_bytes(b"PAR1 and no more")
     study.end(1)

@@ -17,11 +17,11 @@ from lambda_hat.store import (
     FolderBusy,
     Store,
     content_id,
-    hold,
-    read_if_whole,
+    lock_folder,
     read_json,
+    read_or_quarantine,
+    remove_leftover_files,
     replacing,
-    sweep,
     unwritable,
     write_bytes,
     write_json,
@@ -61,7 +61,7 @@ def test_damage_is_said_and_set_aside(tmp_path: Path, content: bytes, said: str)
     with pytest.raises(BrokenFile, match=said):
         read_json(path, ("a",))
     told: list[str] = []
-    assert read_if_whole(path, ("a",), told.append) is None
+    assert read_or_quarantine(path, ("a",), told.append) is None
     assert len(told) == 1 and str(path) in told[0]
     [kept] = tmp_path.iterdir()
     assert kept.name.startswith("x.json.broken-") and kept.read_bytes() == content
@@ -98,7 +98,7 @@ def _hold_and_exit(
 ) -> None:
     if not flock:
         fcntl.flock = _no_flock
-    with hold(Path(folder)):
+    with lock_folder(Path(folder)):
         ready.set()
         go.wait(60)
         os._exit(9)  # As if killed: nothing is released by hand.
@@ -117,12 +117,12 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_dies(
     )
     other.start()
     assert ready.wait(60)
-    with pytest.raises(FolderBusy, match=f"process {other.pid} on "), hold(tmp_path):
+    with pytest.raises(FolderBusy, match=f"process {other.pid} on "), lock_folder(tmp_path):
         pass
     go.set()
     other.join(60)
     assert other.exitcode == 9
-    with hold(tmp_path):
+    with lock_folder(tmp_path):
         assert json.loads((tmp_path / ".holder").read_text())["pid"] == os.getpid()
     assert not (tmp_path / ".holder").exists()
 
@@ -137,11 +137,11 @@ def test_sweep_removes_what_dead_processes_left_and_nothing_else(tmp_path: Path)
     for path in (dead, alive, remote, tmp_path / "x"):
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    sweep(tmp_path)
+    remove_leftover_files(tmp_path)
     assert not dead.exists()
     assert alive.exists() and remote.exists() and (tmp_path / "x").exists()
     os.utime(remote, (0, 0))
-    sweep(tmp_path)
+    remove_leftover_files(tmp_path)
     assert not remote.exists()
 
 

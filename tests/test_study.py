@@ -221,7 +221,7 @@ class Line:
                 StudySettings(**settings),
                 read_search_space(space),
                 self.store,
-                say=self.said.append,
+                warn=self.said.append,
             )
             for method in methods
         ]
@@ -229,13 +229,13 @@ class Line:
             return Scheduler(
                 self.studies,
                 store=self.store,
-                results=Results(self.store, say=self.said.append),
+                results=Results(self.store, warn=self.said.append),
                 reference=reference or ReferencePlan(budget_sec=5.0),
                 pool=pool,
                 run_reference=run_reference,
                 run_trial=run_trial,
                 observer=self.observer,
-                say=self.said.append,
+                warn=self.said.append,
             ).run()
         finally:
             pool.close(cancel=True)
@@ -453,7 +453,7 @@ def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
         StudySettings(method_budget=10.0),
         read_search_space(None),
         line.store,
-        say=line.said.append,
+        warn=line.said.append,
     )
     study.begin(Reference(LLC, 0.05, "ok"))
     result = {"status": "complete", "llc_hat": LLC + 50, "hyperparams": {}}
@@ -546,7 +546,7 @@ def test_a_changed_study_is_told_what_changed(line: Line, change: dict, said: st
     settings = {"method_budget": 10.0, **change}
     space = read_search_space(settings.pop("space", None))
     study = Study(
-        line.problem, "vi", StudySettings(**settings), space, line.store, say=line.said.append
+        line.problem, "vi", StudySettings(**settings), space, line.store, warn=line.said.append
     )
     assert said in study.changes()
 
@@ -557,7 +557,7 @@ def test_a_study_refuses_another_reference_and_keeps_its_own_for_one_that_agrees
     line.run(methods=("vi",))
     settings = StudySettings(method_budget=10.0)
     study = Study(
-        line.problem, "vi", settings, read_search_space(None), line.store, say=line.said.append
+        line.problem, "vi", settings, read_search_space(None), line.store, warn=line.said.append
     )
     with pytest.raises(StudyChanged, match=r"was 4.5 \(se 0.05\) and is now 7"):
         study.begin(Reference(7.0, 0.05, "ok"))
@@ -680,7 +680,7 @@ def test_what_trials_leave_is_not_held_in_memory(line: Line) -> None:
 def test_a_line_that_another_program_is_writing_is_read_when_it_is_whole(line: Line) -> None:
     line.run(methods=("vi",), max_trials=2)
     path = line.store.journal(line.problem.pid, "vi")
-    journal = Journal(path, line.studies[0].name, say=print)
+    journal = Journal(path, line.studies[0].name, warn=print)
     note = {"op_code": 2, "worker_id": "dashboard", "study_id": 0, "user_attr": {"note": "mine"}}
     text = json.dumps(note) + "\n"
     with path.open("a") as file:

@@ -14,7 +14,7 @@ import yaml
 
 from lambda_hat.tables.trials import read_table, trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
-from lambda_hat.tuning.results import whole_rows
+from lambda_hat.tuning.results import readable_rows
 
 REFERENCE = Reference(4.5, 0.1, "ok")
 VI = {"lr": 1e-3, "M": 2, "r": 1, "whitening_mode": "none", "steps": 30, "batch_size": 32}
@@ -180,5 +180,5 @@ def test_a_damaged_table_is_set_aside(tmp_path: Path, keep: int) -> None:
     write_table(path, [row(0, 4.0)])
     path.write_bytes(path.read_bytes()[:keep])
     said: list[str] = []
-    assert not list(whole_rows(path, said.append))
+    assert not list(readable_rows(path, said.append))
     assert "damaged" in said[0] and not path.exists()

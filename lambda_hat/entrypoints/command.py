@@ -14,7 +14,7 @@ from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints.start import INTERRUPTED
-from lambda_hat.store import FolderBusy, Store, sweep, write_bytes
+from lambda_hat.store import FolderBusy, Store, remove_leftover_files, write_bytes
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -89,7 +89,7 @@ def make_folders(store: Store) -> None:
             raise ConfigError(
                 [f"{folder} must be a folder to write to, but: {error.strerror}."]
             ) from error
-        sweep(folder)
+        remove_leftover_files(folder)
 
 
 def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:

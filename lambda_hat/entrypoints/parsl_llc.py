@@ -19,7 +19,7 @@ from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.fixed_runs import LLCRuns
-from lambda_hat.store import hold
+from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import LLCConsole
 from lambda_hat.trial import ProblemItem, TrialSpec
 from lambda_hat.tuning.scheduler import grace_sec
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.dry_run:
         return DONE
     make_folders(plan.store)
-    with hold(plan.store.results):
+    with lock_folder(plan.store.results):
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
         with LazyPool(opening, console.show_pool) as pool:
             runs = LLCRuns(
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 build="lambda_hat.runners.build_problem:build_problem",
                 run_trial="lambda_hat.runners.run_method:run_method_trial",
                 watcher=console,
-                say=console.say,
+                warn=console.warn,
             )
             outcome = runs.run()
             outcome.failures += runs.failed

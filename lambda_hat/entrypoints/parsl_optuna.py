@@ -23,7 +23,7 @@ from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
-from lambda_hat.store import hold
+from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import ConfirmingConsole
 from lambda_hat.terminal.tuning import Console
 from lambda_hat.tuning.confirming import confirming_specs
@@ -67,10 +67,10 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     if args.dry_run:
         return DONE
     make_folders(plan.store)
-    with hold(plan.store.results):
+    with lock_folder(plan.store.results):
         studies = open_studies(plan, console)
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
-        results = Results(plan.store, say=console.say)
+        results = Results(plan.store, warn=console.warn)
         with LazyPool(opening, console.show_pool) as pool:
             with console.watching(studies):
                 outcome = Scheduler(
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                     run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
                     run_trial=TRIAL_RUNNER,
                     observer=console,
-                    say=console.say,
+                    warn=console.warn,
                 ).run()
             if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
                 outcome.add(confirm_best(plan, studies, pool, console))
@@ -106,7 +106,7 @@ def confirm_best(
         build="lambda_hat.runners.build_problem:build_problem",
         run_trial=TRIAL_RUNNER,
         watcher=ConfirmingConsole(began=console.began),
-        say=console.say,
+        warn=console.warn,
     ).run()
 
 
@@ -117,7 +117,7 @@ def open_studies(plan: StudyPlan, console: Console) -> list[Study]:
         ConfigError: Some were begun with other settings, each said in a sentence.
     """
     studies = [
-        Study(problem, method, plan.settings, plan.space, plan.store, say=console.say)
+        Study(problem, method, plan.settings, plan.space, plan.store, warn=console.warn)
         for problem in plan.problems
         for method in plan.methods
     ]

@@ -21,7 +21,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
 from lambda_hat.references.gates import MIN_RUNS, Gate, check_smc_gates
-from lambda_hat.store import digest, read_if_whole, write_json
+from lambda_hat.store import digest, read_or_quarantine, write_json
 from lambda_hat.target import Target
 
 _LOG = logging.getLogger(__name__)
@@ -148,5 +148,5 @@ def _load(checkpoint: Path | None, identity: str) -> list[dict[str, Any]]:
     """Finished runs of the same settings; a damaged file is set aside with a warning."""
     if checkpoint is None:
         return []
-    stored = read_if_whole(checkpoint, ("identity", "runs"), _LOG.warning)
+    stored = read_or_quarantine(checkpoint, ("identity", "runs"), _LOG.warning)
     return list(stored["runs"]) if stored and stored["identity"] == identity else []

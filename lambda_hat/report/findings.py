@@ -10,7 +10,12 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from lambda_hat.report.words import clock, counted, percent, with_error
+from lambda_hat.report.formatting import (
+    format_count,
+    format_duration,
+    format_estimate,
+    format_percent,
+)
 from lambda_hat.tables.confirmation import Confirmation, confirm
 from lambda_hat.tables.trials import read_table
 
@@ -55,15 +60,17 @@ class Finding:
         if self.best is None:
             return "-"
         if self.confirmation is None:
-            return with_error(self.best.llc_hat, self.best.se_hat)
-        seeds = counted(self.confirmation.num_runs, "other seed")
-        return f"{with_error(self.confirmation.llc_hat, self.confirmation.se_hat)} with {seeds}"
+            return format_estimate(self.best.llc_hat, self.best.se_hat)
+        seeds = format_count(self.confirmation.num_runs, "other seed")
+        return (
+            f"{format_estimate(self.confirmation.llc_hat, self.confirmation.se_hat)} with {seeds}"
+        )
 
     @property
     def seconds(self) -> str:
         """What the best trial took."""
         taken = math.nan if self.best is None else self.best.runtime_sec
-        return clock(taken) if math.isfinite(taken) else "-"
+        return format_duration(taken) if math.isfinite(taken) else "-"
 
 
 def read_trials(path: Path) -> pd.DataFrame:
@@ -164,10 +171,10 @@ def _clause(finding: Finding, reference: str) -> str:
     if finding.verdict == NOTHING and finding.best is not None:
         return f"{name} gave no estimate with other seeds than its best trial's"
     if finding.verdict == NOTHING:
-        return f"{name} gave no estimate in {counted(finding.trials, 'trial')}"
+        return f"{name} gave no estimate in {format_count(finding.trials, 'trial')}"
     if finding.verdict == AGREES:
         # The best of many trials may agree by luck: how many do is told in the same breath.
-        share = f"{finding.agreeing} of {counted(finding.trials, 'trial')}"
+        share = f"{finding.agreeing} of {format_count(finding.trials, 'trial')}"
         if reference:
             agreement = f"{value} against {reference}; {share} do"
             return f"{name} agrees with the reference ({agreement}) in {took}"
@@ -180,5 +187,5 @@ def _clause(finding: Finding, reference: str) -> str:
 def deviation(excess: float) -> str:
     """A relative difference in words: `66 % high`, `4.2 % low`, `more than 1000 % high`."""
     side = "high" if excess > 0 else "low"
-    size = percent(abs(excess)) if abs(excess) <= 10 else "more than 1000 %"
+    size = format_percent(abs(excess)) if abs(excess) <= 10 else "more than 1000 %"
     return f"{size} {side}"

@@ -23,7 +23,14 @@ from lambda_hat.report.findings import (
     reference_of,
     summary,
 )
-from lambda_hat.report.ink import GRID, HUES, INK, MUTED, PAPER, hue, name_of, style_sheet, to_svg
+from lambda_hat.report.formatting import (
+    format_count,
+    format_estimate,
+    format_list,
+    format_number,
+    format_percent,
+    format_settings,
+)
 from lambda_hat.report.provenance import (
     Facts,
     again_config,
@@ -35,7 +42,7 @@ from lambda_hat.report.provenance import (
     stored,
 )
 from lambda_hat.report.settings import names_of
-from lambda_hat.report.words import counted, listed, percent, settings_of, short, with_error
+from lambda_hat.report.style import GRID, HUES, INK, MUTED, PAPER, hue, name_of, style_sheet, to_svg
 from lambda_hat.store import Store
 from lambda_hat.tables.trials import read_table
 
@@ -96,11 +103,11 @@ def _style() -> str:
 
 def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.trials_table.stat().st_mtime))
-    methods = listed([str(name) for name in trials.method.unique()])
-    scope = f"{counted(len(trials), 'trial')} of {methods}" if len(trials) else "No trial"
+    methods = format_list([str(name) for name in trials.method.unique()])
+    scope = f"{format_count(len(trials), 'trial')} of {methods}" if len(trials) else "No trial"
     lines = [
         "<h1>Samplers against their references</h1>",
-        f'<p class="quiet">{escape(scope)} on {counted(trials.pid.nunique(), "problem")}, '
+        f'<p class="quiet">{escape(scope)} on {format_count(trials.pid.nunique(), "problem")}, '
         f"from {escape(store.trials_table.name)} of {when}. The LLC is the local learning "
         "coefficient; ± is one standard error.</p>",
     ]
@@ -115,7 +122,7 @@ def _problem(
     """A problem's sentence, and its section of the page."""
     pid, label = rows.pid.iloc[0], rows.problem.iloc[0]
     reference, found = stored(store.reference(pid)), findings(rows, runs)
-    sentence = summary(found, with_error(*reference_of(rows)))
+    sentence = summary(found, format_estimate(*reference_of(rows)))
     metrics = [
         stored(store.metrics(one.best.pid, one.best.method, one.best.trial_id))
         for one in found
@@ -145,7 +152,7 @@ def _problem(
 def _reference(store: Store, rows: pd.DataFrame, reference: Mapping[str, Any]) -> str:
     """The reference, and what speaks for it and against it."""
     status = str(rows.ref_status.iloc[-1])
-    value = f"<b>{with_error(*reference_of(rows))}</b>"
+    value = f"<b>{format_estimate(*reference_of(rows))}</b>"
     how = origin(reference)
     lines = ["<h3>Reference</h3>", f"<p>LLC {value}{escape(f', by {how}' if how else '')}.</p>"]
     if status != "ok":
@@ -189,14 +196,14 @@ def _method(one: Finding, methods: Sequence[str]) -> str:
         joint = math.hypot(_or_zero(best.se_hat), _or_zero(best.se_ref))
         work = (best.work or {}).get("full_gradients")
         values = [
-            with_error(best.llc_hat, best.se_hat),
-            with_error(best.error, joint),
-            percent(best.error / (abs(best.llc_ref) or 1.0)),
+            format_estimate(best.llc_hat, best.se_hat),
+            format_estimate(best.error, joint),
+            format_percent(best.error / (abs(best.llc_ref) or 1.0)),
             f"{best.runtime_sec:.3g}" if math.isfinite(best.runtime_sec) else "-",
-            short(work) if work else "-",
+            format_number(work) if work else "-",
         ]
         params = {name: best.hyperparams[name] for name in names_of([best.hyperparams], one.method)}
-        below = f"<code>{escape(settings_of(params))}</code> in trial {best.trial_number}"
+        below = f"<code>{escape(format_settings(params))}</code> in trial {best.trial_number}"
         below += ", ended by its budget" if best.budget_exhausted else ""
         below += _confirmed(one)
     cells = "".join(f"<td>{cell}</td>" for cell in [*values, *counts])
@@ -212,13 +219,14 @@ def _confirmed(one: Finding) -> str:
     if told is None or one.best is None:
         return ""
     if told.error is None:
-        return f"<br><b>none of {counted(told.num_runs, 'other seed')} gave an estimate</b>"
+        return f"<br><b>none of {format_count(told.num_runs, 'other seed')} gave an estimate</b>"
     joint = math.hypot(told.se_hat or 0.0, _or_zero(one.best.se_ref))
     failed = f", {told.num_failed} of them failed" if told.num_failed else ""
     return (
-        f"<br><b>with {counted(told.num_runs, 'other seed')}{failed}: "
-        f"{with_error(told.llc_hat, told.se_hat)}</b>, error {with_error(told.error, joint)} "
-        f"({percent(abs(one.excess))})"
+        f"<br><b>with {format_count(told.num_runs, 'other seed')}{failed}: "
+        f"{format_estimate(told.llc_hat, told.se_hat)}</b>, "
+        f"error {format_estimate(told.error, joint)} "
+        f"({format_percent(abs(one.excess))})"
     )
 
 
@@ -232,10 +240,10 @@ def _failures(rows: pd.DataFrame) -> str:
         sentence = str(message) if message else "no reason was given"
         kinds.setdefault((method, re.sub(r"[\d.e+-]+", "#", sentence)), []).append(sentence)
     items = [
-        f"<li>{escape(method)}, {counted(len(alike), 'trial')}: {escape(alike[0])}</li>"
+        f"<li>{escape(method)}, {format_count(len(alike), 'trial')}: {escape(alike[0])}</li>"
         for (method, _), alike in sorted(kinds.items(), key=lambda item: -len(item[1]))[:8]
     ]
-    title = f"{counted(len(failed), 'trial')} failed, scored as worst:"
+    title = f"{format_count(len(failed), 'trial')} failed, scored as worst:"
     return f"<p>{title}</p><ul>{''.join(items)}</ul>"
 
 
@@ -266,7 +274,7 @@ def _figure(kind: str, title: str, figure: Figure, *, name: str) -> str:
 
 def _budget(rows: pd.DataFrame) -> Facts:
     budgets = sorted(set(rows.budget_sec))
-    return {"budget of a trial": f"{listed([f'{budget:g}' for budget in budgets])} s"}
+    return {"budget of a trial": f"{format_list([f'{budget:g}' for budget in budgets])} s"}
 
 
 def _facts(facts: Facts) -> str:

@@ -32,7 +32,16 @@ from lambda_hat.report.findings import (
     reference_of,
     relative_error,
 )
-from lambda_hat.report.ink import (
+from lambda_hat.report.formatting import format_count, format_duration, format_list, format_number
+from lambda_hat.report.settings import (
+    choices_of,
+    concentration,
+    is_choice,
+    is_log,
+    names_of,
+    values_of,
+)
+from lambda_hat.report.style import (
     BAND,
     INK,
     MUTED,
@@ -48,15 +57,6 @@ from lambda_hat.report.ink import (
     size_of,
     styled,
 )
-from lambda_hat.report.settings import (
-    choices_of,
-    concentration,
-    is_choice,
-    is_log,
-    names_of,
-    values_of,
-)
-from lambda_hat.report.words import clock, counted, listed, short
 
 CLOSE = 0.05
 """A relative error that many would call good enough."""
@@ -86,13 +86,15 @@ def estimates(trials: pd.DataFrame) -> Figure:
     beyond = values[(values - reference_of(trials)[0]).abs() > wide]
     if len(beyond):
         farthest = beyond[beyond.abs().idxmax()]
-        note = f"{counted(len(beyond), 'trial')} beyond the axis, up to an LLC of {short(farthest)}"
-        footnote(figure, [f"▶ {note}"])
+        note = f"{format_count(len(beyond), 'trial')} beyond the axis"
+        footnote(figure, [f"▶ {note}, up to an LLC of {format_number(farthest)}"])
     return figure
 
 
 def _failures(one: Finding) -> str:
-    return f"{one.failed} of {one.trials} failed" if one.failed else counted(one.trials, "trial")
+    return (
+        f"{one.failed} of {one.trials} failed" if one.failed else format_count(one.trials, "trial")
+    )
 
 
 def _verdicts(found: Sequence[Finding]) -> str:
@@ -100,7 +102,7 @@ def _verdicts(found: Sequence[Finding]) -> str:
     words = [f"{one.method} is {deviation(one.excess)}" for one in found if one.verdict == OFF]
     words += [f"{one.method} gave no estimate" for one in found if one.verdict == NOTHING]
     verb = "agrees" if len(agreeing) == 1 else "agree"
-    head = f"{listed(agreeing)} {verb} with the reference" if agreeing else "none agrees"
+    head = f"{format_list(agreeing)} {verb} with the reference" if agreeing else "none agrees"
     return f"Best trials: {'; '.join([head, *words])}"
 
 
@@ -216,7 +218,7 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
 
 def _quickest(trials: pd.DataFrame, relative: pd.Series) -> str:
     near = trials[relative <= CLOSE].groupby("method").runtime_sec.min().sort_values()
-    words = [f"{method} {clock(seconds)}" for method, seconds in near.items()]
+    words = [f"{method} {format_duration(seconds)}" for method, seconds in near.items()]
     words += [f"{method} none" for method in trials.method.unique() if method not in near.index]
     return f"Shortest trial with an error below {CLOSE:.0%}: ".replace("%", " %") + ", ".join(words)
 

@@ -12,7 +12,12 @@ import yaml
 from lambda_hat.references import gates
 from lambda_hat.references.gates import Gate, check_gates, check_gibbs_gates, check_smc_gates
 from lambda_hat.report.findings import Finding
-from lambda_hat.report.words import clock, percent, short, with_error
+from lambda_hat.report.formatting import (
+    format_duration,
+    format_estimate,
+    format_number,
+    format_percent,
+)
 from lambda_hat.store import BrokenFile, Store, read_json
 
 Facts = dict[str, str]
@@ -23,11 +28,11 @@ _PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"The chains mix: bulk ESS is {d['ess_bulk']:,.0f}, at least {gates.ESS_BULK:.0f}."
     ),
     "relative_se": lambda d: (
-        f"It is precise: the relative standard error is {percent(d['se'] / d['llc'])}, at most "
-        f"{100 * gates.RELATIVE_SE:g} %."
+        f"It is precise: the relative standard error is {format_percent(d['se'] / d['llc'])}, "
+        f"at most {100 * gates.RELATIVE_SE:g} %."
     ),
     "divergences": lambda d: (
-        f"{percent(d['divergence_rate'])} of the transitions diverged, less than "
+        f"{format_percent(d['divergence_rate'])} of the transitions diverged, less than "
         f"{100 * gates.DIVERGENCE_RATE:g} %."
     ),
     "positive": lambda d: "The LLC is positive.",
@@ -36,8 +41,8 @@ _PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"{d['virial_se']:.4f}, within {gates.VIRIAL_SIGMAS:.0f} standard errors of 1."
     ),
     "below_minimum": lambda d: (
-        f"w* is the minimum within reach: {percent(d['below_minimum_fraction'])} of the draws have "
-        f"a smaller loss, at most {100 * gates.BELOW_MINIMUM:g} %."
+        f"w* is the minimum within reach: {format_percent(d['below_minimum_fraction'])} of "
+        f"the draws have a smaller loss, at most {100 * gates.BELOW_MINIMUM:g} %."
     ),
     "float64": lambda d: "The draws were made in float64.",
     "diversity": lambda d: (
@@ -103,7 +108,8 @@ def _minimum(llc: float, evidence: Mapping[str, Any]) -> str:
         return "Nothing is known against w*."
     return (
         f"w* is stationary: the gradient left there shifts the LLC by "
-        f"{percent(abs(evidence['shift_bias']) / llc)}, at most {100 * gates.SHIFT_BIAS:g} %."
+        f"{format_percent(abs(evidence['shift_bias']) / llc)}, "
+        f"at most {100 * gates.SHIFT_BIAS:g} %."
     )
 
 
@@ -120,10 +126,10 @@ def origin(reference: Mapping[str, Any]) -> str:
         particles = f"{settings.get('num_particles'):,} particles"
         words.append(f"{numbers['num_runs']} runs of {particles}")
     if reference.get("runtime_sec"):
-        words.append(clock(reference["runtime_sec"]))
+        words.append(format_duration(reference["runtime_sec"]))
     work = reference.get("work")
     if isinstance(work, Mapping) and work.get("full_gradients"):
-        words.append(f"{short(work['full_gradients'])} full gradients")
+        words.append(f"{format_number(work['full_gradients'])} full gradients")
     return ", ".join(words)
 
 
@@ -136,7 +142,7 @@ def known_values(reference: Mapping[str, Any]) -> Facts:
         facts["limit for large n"] = f"{limit['value']:.5g}, multiplicity {limit['multiplicity']}"
     methods = reference.get("methods") or {}
     for name, part in methods.items() if len(methods) > 1 else ():
-        facts[f"by {name.upper()} alone"] = with_error(part.get("llc"), part.get("se"))
+        facts[f"by {name.upper()} alone"] = format_estimate(part.get("llc"), part.get("se"))
     return facts
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.report.findings import relative_error
-from lambda_hat.report.words import counted, short
+from lambda_hat.report.formatting import format_count, format_number
 
 
 def is_choice(method: str, name: str, values: pd.Series) -> bool:
@@ -45,7 +45,8 @@ def concentration(rows: pd.DataFrame, method: str) -> str:
     relative = relative_error(rows).dropna()
     count = max(3, round(len(relative) / 4))
     if len(relative) < 2 * count:
-        return f"{method}: {counted(len(relative), 'estimate')} in {counted(len(rows), 'trial')}"
+        estimates = format_count(len(relative), "estimate")
+        return f"{method}: {estimates} in {format_count(len(rows), 'trial')}"
     best = relative.nsmallest(count).index
     shares: dict[float, str] = {}
     for name in names_of(rows.hyperparams, method):
@@ -56,7 +57,9 @@ def concentration(rows: pd.DataFrame, method: str) -> str:
         low, high = values[best].min(), values[best].max()
         scaled = np.log(values) if is_log(method, name, values) else values
         span = scaled[best].max() - scaled[best].min()
-        shares[span / (scaled.max() - scaled.min())] = f"{name} from {short(low)} to {short(high)}"
+        shares[span / (scaled.max() - scaled.min())] = (
+            f"{name} from {format_number(low)} to {format_number(high)}"
+        )
     if not shares:
         return f"{method}: no setting was searched widely enough to compare"
     return f"{method}: the best {count} of {len(rows)} trials have {shares[min(shares)]}"

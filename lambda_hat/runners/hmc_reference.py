@@ -17,7 +17,7 @@ from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, trai
 from lambda_hat.references.analytic import llc_exact, rlct
 from lambda_hat.references.verdict import sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, strict, versions
-from lambda_hat.store import is_disk_fault, read_if_whole, write_json
+from lambda_hat.store import is_disk_fault, read_or_quarantine, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
 
 def _stored(out: Path, config: ProblemConfig, identity: Mapping[str, Any]) -> dict | None:
     """The reference at `out`, if it is of this problem and these settings."""
-    stored = read_if_whole(out, ("status", "settings", "pid"), _LOG.warning)
+    stored = read_or_quarantine(out, ("status", "settings", "pid"), _LOG.warning)
     if stored and stored["pid"] == config.pid and stored["settings"] == dict(identity):
         return stored
     return None

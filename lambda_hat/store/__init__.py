@@ -7,16 +7,16 @@ from lambda_hat.store.files import (
     BrokenFile,
     is_disk_fault,
     quarantine,
-    read_if_whole,
     read_json,
+    read_or_quarantine,
+    remove_leftover_files,
     replacing,
-    sweep,
     unwritable,
     write_bytes,
     write_json,
 )
 from lambda_hat.store.layout import Store
-from lambda_hat.store.lock import LOCK_SEC, FolderBusy, hold
+from lambda_hat.store.lock import LOCK_SEC, FolderBusy, lock_folder
 
 __all__ = [
     "DISK_FAULTS",
@@ -28,13 +28,13 @@ __all__ = [
     "canonical_json",
     "content_id",
     "digest",
-    "hold",
+    "lock_folder",
     "is_disk_fault",
     "quarantine",
-    "read_if_whole",
+    "read_or_quarantine",
     "read_json",
     "replacing",
-    "sweep",
+    "remove_leftover_files",
     "unwritable",
     "write_bytes",
     "write_json",

@@ -98,8 +98,8 @@ def read_json(path: Path, required: Iterable[str] = ()) -> dict[str, Any]:
     return value
 
 
-def read_if_whole(
-    path: Path, required: Iterable[str], say: Callable[[str], None]
+def read_or_quarantine(
+    path: Path, required: Iterable[str], warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
     """The stored mapping, or None where there is none; a broken file is set aside and said."""
     try:
@@ -108,7 +108,7 @@ def read_if_whole(
         return None
     except BrokenFile as broken:
         kept = quarantine(path)
-        say(f"{path} is damaged ({broken}). It is kept as {kept.name} and made again.")
+        warn(f"{path} is damaged ({broken}). It is kept as {kept.name} and made again.")
         return None
 
 
@@ -124,7 +124,7 @@ def quarantine(path: Path) -> Path:
     return kept
 
 
-def sweep(folder: Path) -> None:
+def remove_leftover_files(folder: Path) -> None:
     """Removes the temporary files that killed processes left in `folder` and below.
 
     Those of living processes of this machine stay, and those of other machines for a day.

@@ -21,7 +21,7 @@ class FolderBusy(RuntimeError):
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Holds a results folder for one run.
 
     By flock, which NFS knows too and which the system frees with the process. On a file system

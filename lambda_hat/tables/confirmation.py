@@ -56,7 +56,7 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
     if not alike:
         return None
     try:
-        settings = whole_settings(best["method"], best["hyperparams"])
+        settings = full_settings(best["method"], best["hyperparams"])
     except ConfigError:
         return None  # The sampler has changed since, and no run has been made with it.
     found = [run for run in alike if run["hyperparams"] == settings and run["seed"] != best["seed"]]
@@ -85,6 +85,6 @@ def _spread(values: Sequence[float]) -> float:
     return widening * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def whole_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
+def full_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of the sampler, those not searched too: what `parsl-llc` gives its runs."""
     return asdict(compose_sampler(method, dict(hyperparams), where="the best settings"))

@@ -9,10 +9,10 @@ from typing import Any
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import LLCPlan
-from lambda_hat.report.words import clock, counted, with_error
+from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.wording import llc_table
+from lambda_hat.terminal.tables import llc_table
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.scheduler import Outcome
 
@@ -27,7 +27,7 @@ class LLCConsole(Terminal):
                 "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
                 "samplers": [f"{item.name}, seed {item.seed}" for item in plan.samplers],
                 "runs": f"{len(plan.problems) * len(plan.samplers)}, "
-                f"{clock(plan.method_budget)} at most for each",
+                f"{format_duration(plan.method_budget)} at most for each",
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
                 "artifacts": str(plan.store.artifacts),
                 "results": str(plan.store.results),
@@ -41,11 +41,11 @@ class LLCConsole(Terminal):
         self.line(f"[red]{escape(problem.label)} is not run: {escape(reason)}[/]")
 
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
-        value = with_error(row["llc_hat"], row["se_hat"])
+        value = format_estimate(row["llc_hat"], row["se_hat"])
         what = f"LLC {value}" if row["status"] == "complete" else f"failed: {row['error_msg']}"
         self.line(
             f"{escape(row['problem'])} {row['method']}: {escape(what)} "
-            f"({done} of {counted(total, 'run')})"
+            f"({done} of {format_count(total, 'run')})"
         )
 
     def show_outcome(

@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 
 from lambda_hat.execution import Pool
-from lambda_hat.report.words import clock
+from lambda_hat.report.formatting import format_duration
 from lambda_hat.tuning.scheduler import Outcome
 
 PLAIN_WIDTH = 100
@@ -31,9 +31,9 @@ class Terminal:
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="replace")  # A terminal without a sign is no reason to stop.
         self.out = RichConsole(file=file, highlight=False)
-        self.alive = self.out.is_terminal
+        self.is_interactive = self.out.is_terminal
         """Whether what is printed can be redrawn in place."""
-        if not self.alive:
+        if not self.is_interactive:
             self.out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
         self.began = time.monotonic() if began is None else began
 
@@ -49,13 +49,13 @@ class Terminal:
     def show_pool(self, pool: Pool) -> None:
         self.line(escape(pool.description))
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """A warning, or anything else that must be read."""
         self.out.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
 
     def line(self, text: str) -> None:
         """One line of rich markup with the time since the start."""
-        elapsed = clock(time.monotonic() - self.began)
+        elapsed = format_duration(time.monotonic() - self.began)
         self.out.print(f"[dim]{elapsed:>9}[/]  {text}", soft_wrap=True)
 
     def show_ending(self, outcome: Outcome, resume: str) -> None:

@@ -17,18 +17,20 @@ from rich.live import Live
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import StudyPlan
-from lambda_hat.report.words import clock, counted, with_error
+from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.wording import board, files_of, result_tables
+from lambda_hat.terminal.tables import board, files_of, result_tables
 from lambda_hat.trial import ProblemItem, Reference
-from lambda_hat.tuning.results import whole_rows
+from lambda_hat.tuning.results import readable_rows
 from lambda_hat.tuning.scheduler import Outcome
 from lambda_hat.tuning.study import Study
 
 
 def _then(confirm_seeds: int) -> str:
-    return f", then the best with {counted(confirm_seeds, 'other seed')}" if confirm_seeds else ""
+    return (
+        f", then the best with {format_count(confirm_seeds, 'other seed')}" if confirm_seeds else ""
+    )
 
 
 PLAIN_LINES = 10
@@ -55,8 +57,8 @@ class Console(Terminal):
                 "methods": ", ".join(plan.methods),
                 "trials": f"{settings.max_trials} of each method on each problem, "
                 f"{settings.batch_size} in flight{_then(plan.confirm_seeds)}",
-                "budgets": f"{clock(plan.reference.budget_sec)} for a reference, "
-                f"{clock(settings.method_budget)} for a trial",
+                "budgets": f"{format_duration(plan.reference.budget_sec)} for a reference, "
+                f"{format_duration(settings.method_budget)} for a trial",
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
                 "artifacts": str(plan.store.artifacts),
                 "results": str(plan.store.results),
@@ -68,7 +70,7 @@ class Console(Terminal):
     ) -> None:
         """The final tables, what failed, and where everything is."""
         self.out.print()
-        runs = list(whole_rows(store.llc_table, self.say))
+        runs = list(readable_rows(store.llc_table, self.warn))
         for table in result_tables([s for s in studies if s.progress.num_ended], runs):
             self.out.print(table)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
@@ -81,7 +83,7 @@ class Console(Terminal):
     def watching(self, studies: Sequence[Study]) -> Iterator[None]:
         """Shows the board while the block runs, where there is a terminal."""
         self._studies = list(studies)
-        if not self.alive:
+        if not self.is_interactive:
             yield
             return
         live = Live(
@@ -95,18 +97,20 @@ class Console(Terminal):
 
     def reference_started(self, problem: ProblemItem) -> None:
         self._waiting[problem.pid] = time.monotonic()
-        if not self.alive:
+        if not self.is_interactive:
             self.line(f"{escape(problem.label)}: reference under way")
 
     def reference_ready(self, problem: ProblemItem, reference: Reference, reused: bool) -> None:
         self._waiting.pop(problem.pid, None)
         if reference.llc_ref is None:
             return
-        origin = "from an earlier run" if reused else f"in {clock(reference.runtime_sec or 0)}"
-        value = with_error(reference.llc_ref, reference.se_ref)
+        origin = (
+            "from an earlier run" if reused else f"in {format_duration(reference.runtime_sec or 0)}"
+        )
+        value = format_estimate(reference.llc_ref, reference.se_ref)
         self.line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {origin}")
         if reference.status != "ok":
-            self.say(f"{problem.label}: {reference.why}")
+            self.warn(f"{problem.label}: {reference.why}")
 
     def problem_failed(self, problem: ProblemItem, reason: str) -> None:
         self._waiting.pop(problem.pid, None)
@@ -115,11 +119,11 @@ class Console(Terminal):
     def study_began(self, study: Study) -> None:
         self._begun.add(study.name)
         if study.progress.num_ended:
-            done = counted(study.progress.num_ended, "trial")
+            done = format_count(study.progress.num_ended, "trial")
             self.line(f"{self._name(study)}: {done} from earlier runs")
 
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
-        if self.alive:
+        if self.is_interactive:
             return
         every = max(1, study.settings.max_trials // PLAIN_LINES)
         news = row is study.progress.best or row["objective"] is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from lambda_hat.tables.confirmation import whole_settings
+from lambda_hat.tables.confirmation import full_settings
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
 from lambda_hat.tuning.progress import StudyProgress
 
@@ -26,7 +26,7 @@ def confirming_specs(
     for study in studies:
         if (best := study.progress.best) is None:
             continue
-        settings = whole_settings(study.method, best["hyperparams"])
+        settings = full_settings(study.method, best["hyperparams"])
         specs.setdefault(study.problem, []).extend(
             TrialSpec(
                 pid=study.problem.pid,

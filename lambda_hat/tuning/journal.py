@@ -35,12 +35,12 @@ class Journal:
     Args:
         path: The journal file; made if missing.
         name: The study's name.
-        say: Told what was damaged and what was done about it.
+        warn: Told what was damaged and what was done about it.
     """
 
-    def __init__(self, path: Path, name: str, *, say: Callable[[str], None]):
+    def __init__(self, path: Path, name: str, *, warn: Callable[[str], None]):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_damaged_tail(path, say)
+        _cut_damaged_tail(path, warn)
         Path(f"{path}.lock").unlink(missing_ok=True)  # Its holder is dead: we hold the folder.
         self._file = _JournalFile(path)
         self.name = name
@@ -207,7 +207,7 @@ def _is_record(log: Mapping[str, Any]) -> bool:
     return "trial_id" in log and _RECORD in log.get("user_attr", ())
 
 
-def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:
+def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:
     """Keeps the whole lines before the first damaged one; the rest goes to a file beside."""
     if not path.exists():
         return
@@ -225,7 +225,7 @@ def _cut_damaged_tail(path: Path, say: Callable[[str], None]) -> None:
     write_bytes(kept, content[good:])
     with replacing(path) as temporary:
         temporary.write_bytes(content[:good])
-    say(
+    warn(
         f"{path} has a damaged end ({len(content) - good} bytes, kept as {kept.name}). "
         "The trials before it stand, and those it held are taken up from their own files."
     )

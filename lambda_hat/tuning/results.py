@@ -37,12 +37,12 @@ class Results(Iterable[Mapping[str, Any]]):
 
     Args:
         store: Where the files are.
-        say: Told when an earlier table is damaged.
+        warn: Told when an earlier table is damaged.
     """
 
-    def __init__(self, store: Store, *, say: Callable[[str], None]):
-        self._store, self._say = store, say
-        self._earlier = {_key(row) for row in whole_rows(store.trials_table, say)}
+    def __init__(self, store: Store, *, warn: Callable[[str], None]):
+        self._store, self._warn = store, warn
+        self._earlier = {_key(row) for row in readable_rows(store.trials_table, warn)}
         """The studies of the table that an earlier run left."""
         self._studies: dict[_Key, TrialStudy] = {}
         self._written: dict[_Key, int] | None = None
@@ -55,7 +55,7 @@ class Results(Iterable[Mapping[str, Any]]):
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         others = self._earlier - self._studies.keys()
         if others:
-            earlier = whole_rows(self._store.trials_table, self._say)
+            earlier = readable_rows(self._store.trials_table, self._warn)
             yield from (row for row in earlier if _key(row) in others)
         for study in self._studies.values():
             yield from study.rows()
@@ -78,7 +78,7 @@ class Results(Iterable[Mapping[str, Any]]):
 
     def write_best(self) -> None:
         """Writes the best of each study, with what runs without tuning say of it, if it is news."""
-        runs = list(whole_rows(self._store.llc_table, self._say))
+        runs = list(readable_rows(self._store.llc_table, self._warn))
         write_best(self._store.best, self, runs)
 
     def _lengths(self) -> dict[_Key, int]:
@@ -91,7 +91,7 @@ class Results(Iterable[Mapping[str, Any]]):
         if not all(file.exists() for file in files):
             return False
         if self._written is None:
-            return same_rows(self, whole_rows(self._store.trials_table, self._say))
+            return same_rows(self, readable_rows(self._store.trials_table, self._warn))
         return self._written == self._lengths()
 
 
@@ -99,7 +99,7 @@ def _key(row: Mapping[str, Any]) -> _Key:
     return row["pid"], row["method"]
 
 
-def whole_rows(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def readable_rows(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """The rows of a table, in its order, each read when it is its turn.
 
     There are none without a table; a damaged one is set aside and said, and ends them.
@@ -112,4 +112,4 @@ def whole_rows(path: Path, say: Callable[[str], None]) -> Iterator[dict[str, Any
         if getattr(error, "errno", None) is not None:
             raise  # The disk speaks, not the file's content.
         kept = quarantine(path)
-        say(f"{path} is damaged ({error}). It is kept as {kept.name} and made again.")
+        warn(f"{path} is damaged ({error}). It is kept as {kept.name} and made again.")

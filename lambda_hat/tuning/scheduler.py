@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from lambda_hat.execution import DeadlineExceeded, TaskPool, WorkerLost
 from lambda_hat.execution.event_loop import EventLoop, error_of, sentence
-from lambda_hat.store import Store, read_if_whole, write_json
+from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec, is_of
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.results import Results
@@ -78,7 +78,7 @@ class Scheduler:
         run_reference: The reference runner of the contracts.
         run_trial: The trial runner of the contracts.
         observer: Is told what happens.
-        say: Is told what was found damaged.
+        warn: Is told what was found damaged.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Scheduler:
         run_reference: Runner,
         run_trial: Runner,
         observer: Observer,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
         self._studies: dict[ProblemItem, list[Study]] = {}
         for study in studies:
@@ -100,7 +100,7 @@ class Scheduler:
         self._store, self._results = store, results
         self._plan, self._pool = reference, pool
         self._run_reference, self._run_trial = run_reference, run_trial
-        self._observer, self._say = observer, say
+        self._observer, self._warn = observer, warn
         self._loop = EventLoop(results.write)
         self.outcome = Outcome()
 
@@ -121,7 +121,7 @@ class Scheduler:
 
     def _start(self, problem: ProblemItem) -> None:
         path = self._store.reference(problem.pid)
-        stored = read_if_whole(path, REFERENCE_KEYS, self._say)
+        stored = read_or_quarantine(path, REFERENCE_KEYS, self._warn)
         reference = Reference.from_json(stored or {})
         if self._stands(reference) and self._target_stands(problem, reference):
             self._judge(problem, reference, reused=True)
@@ -183,7 +183,7 @@ class Scheduler:
     def _pass_on(self, result: Mapping[str, Any]) -> None:
         """Says what a worker noticed."""
         for notice in result.get("notices", ()):
-            self._say(notice)
+            self._warn(notice)
 
     # Trials.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
 from lambda_hat.conf.search_space import Space, suggest_method_params
-from lambda_hat.store import Store, read_if_whole, write_json
+from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import (
     RESULT_KEYS,
@@ -77,7 +77,7 @@ class Study:
         settings: Of the run.
         space: The search ranges of all methods.
         store: Where files are.
-        say: Told what was found damaged.
+        warn: Told what was found damaged.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Study:
         space: Space,
         store: Store,
         *,
-        say: Callable[[str], None],
+        warn: Callable[[str], None],
     ):
         self.problem, self.method, self.settings = problem, method, settings
         self.name = f"{problem.pid}:{method}"
@@ -98,8 +98,8 @@ class Study:
         self.stopped: str | None = None
         """Why the study ends before `max_trials`; None while it goes on."""
         self.given_up = False
-        self._space, self._store, self._say = space, store, say
-        self._journal = Journal(store.journal(problem.pid, method), self.name, say=say)
+        self._space, self._store, self._warn = space, store, warn
+        self._journal = Journal(store.journal(problem.pid, method), self.name, warn=warn)
         self._asked = self._dead_in_a_row = 0
         self._id = ""
         self._unrecorded: dict[int, Mapping[str, Any]] = {}
@@ -161,7 +161,7 @@ class Study:
         change = f"its reference was {_value(was)} and is now {_value(now)}"
         if gap > 3 * math.hypot(was["se_ref"], reference.se_ref):
             raise StudyChanged(f"{change}. {ADVICE}")
-        self._say(f"{self.name}: {change}, which agree; the study keeps the first.")
+        self._warn(f"{self.name}: {change}, which agree; the study keeps the first.")
         return replace(reference, llc_ref=was["llc_ref"], se_ref=was["se_ref"])
 
     def _fingerprint(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Study:
     def stored(self, asked: Asked) -> TrialResult | None:
         """The trial's result if a run has already written it, for the same target."""
         path = self._store.metrics(asked.spec.pid, self.method, asked.spec.trial_id)
-        result = read_if_whole(path, RESULT_KEYS, self._say)
+        result = read_or_quarantine(path, RESULT_KEYS, self._warn)
         return result if result and is_of(result, self.reference.target) else None
 
     # Telling.
@@ -294,7 +294,7 @@ class Study:
     def _mend(self, told: _Told) -> None:
         """Makes a trial's file whole from the journal, if it is damaged."""
         path = self._store.metrics(told.spec.pid, self.method, told.spec.trial_id)
-        if path.exists() and read_if_whole(path, RESULT_KEYS, self._say) is None:
+        if path.exists() and read_or_quarantine(path, RESULT_KEYS, self._warn) is None:
             write_json(path, told.result)
 
     def snapshot(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration as 9 s, 2:05 min or 10:00:00 h."""
     whole = round(seconds)
     if seconds < 60:
@@ -17,12 +17,12 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
 
 
-def counted(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(names: Sequence[str], word: str = "and") -> str:
+def format_list(names: Sequence[str], word: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     names = list(names)
     if len(names) < 2:
@@ -30,33 +30,33 @@ def listed(names: Sequence[str], word: str = "and") -> str:
     return f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
-def with_error(value: float | None, se: float | None) -> str:
+def format_estimate(value: float | None, se: float | None) -> str:
     """A value to the second digit of its standard error, as in 4.532 ± 0.021."""
     if value is None or not math.isfinite(value):
         return "-"
     if not se or not math.isfinite(se):
         return f"{value:.4g}"
     if max(abs(value), se) >= 1e6:
-        return f"{short(value)} ± {short(se)}"
+        return f"{format_number(value)} ± {format_number(se)}"
     digits = max(0, 1 - math.floor(math.log10(se)))
     return f"{value:.{digits}f} ± {se:.{digits}f}"
 
 
-def short(value: float) -> str:
+def format_number(value: float) -> str:
     """A number to two digits, as in 0.031, 5.9 and 9.6e11."""
     return f"{value:.2g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share to two digits: 0.064 %, 6.4 %, 64 %, 640 %; without an exponent below a million."""
     if share == 0 or not math.isfinite(share):
         return f"{share:.0f} %"
     digits = 1 - math.floor(math.log10(abs(share) * 100))
     rounded = round(share * 100, digits)
-    return f"{rounded:.{max(0, digits)}f} %" if rounded < 1e6 else f"{short(rounded)} %"
+    return f"{rounded:.{max(0, digits)}f} %" if rounded < 1e6 else f"{format_number(rounded)} %"
 
 
-def settings_of(hyperparams: Mapping[str, Any]) -> str:
+def format_settings(hyperparams: Mapping[str, Any]) -> str:
     """Hyperparameters in one line, numbers to three digits."""
     words = []
     for name, value in hyperparams.items():

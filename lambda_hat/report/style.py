@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lambda_hat.conf.search_space import SEARCH_SPACE
-from lambda_hat.report.words import short
+from lambda_hat.report.formatting import format_number
 
 WIDTH = 8.2
 """Inches: a figure is as wide as the page's column."""
@@ -129,7 +129,7 @@ def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
 def _plain(value: float, position: int | None = None) -> str:
     if 1e-3 <= value < 1e6:
         return f"{value:,.10g}".replace(",", "\u2009")
-    return short(value)
+    return format_number(value)
 
 
 def hue(method: str, methods: Sequence[str]) -> tuple[str, str]:
@@ -214,7 +214,9 @@ class ErrorScale:
         above = np.asarray(errors[errors > self.MOST])
         if not len(above):
             return ""
-        return f"▲ off the scale: {len(above)}, up to {short(above.max())} times the reference"
+        return (
+            f"▲ off the scale: {len(above)}, up to {format_number(above.max())} times the reference"
+        )
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lambda_hat.report import report_path
-from lambda_hat.report.words import clock, settings_of, with_error
+from lambda_hat.report.formatting import format_duration, format_estimate, format_settings
 from lambda_hat.store import Store
 from lambda_hat.tables.confirmation import Confirmation, confirm
 from lambda_hat.tuning.study import Study
@@ -36,7 +36,7 @@ def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float
         if study.name in begun:
             grid.add_row(name, *_progress(study))
         elif pid in waiting:
-            elapsed = clock(time.monotonic() - waiting[pid])
+            elapsed = format_duration(time.monotonic() - waiting[pid])
             grid.add_row(name, f"[dim]waits for its reference, under way for {elapsed}[/]")
         else:
             grid.add_row(name, "[dim]has no reference[/]")
@@ -50,7 +50,7 @@ def _progress(study: Study) -> tuple[str, ...]:
     count = f"{done}/{total}"
     if best is None:
         return bar, count, "[dim]no estimate yet[/]" if done else ""
-    estimate = with_error(best["llc_hat"], best["se_hat"])
+    estimate = format_estimate(best["llc_hat"], best["se_hat"])
     return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}"
 
 
@@ -77,7 +77,7 @@ def _result_table(studies: Sequence[Study]) -> Table:
     problem, reference = studies[0].problem, studies[0].reference
     title = f"[bold]{escape(problem.label)}[/] [dim]{problem.pid}[/]"
     if reference.llc_ref is not None:
-        title += f"  reference LLC {with_error(reference.llc_ref, reference.se_ref)}"
+        title += f"  reference LLC {format_estimate(reference.llc_ref, reference.se_ref)}"
     if reference.status != "ok":
         title += f" [red]{reference.status}[/]"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
@@ -107,8 +107,8 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
         table.add_row(
             study.method,
             f"{told.num_runs}{failed}",
-            with_error(told.llc_hat, told.se_hat),
-            with_error(told.error, joint),
+            format_estimate(told.llc_hat, told.se_hat),
+            format_estimate(told.error, joint),
         )
     return table
 
@@ -124,10 +124,10 @@ def _result(study: Study) -> tuple[str, ...]:
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
     return (
         trials,
-        with_error(best["llc_hat"], best["se_hat"]),
-        with_error(best["error"], joint),
+        format_estimate(best["llc_hat"], best["se_hat"]),
+        format_estimate(best["error"], joint),
         mean,
-        escape(settings_of(best["hyperparams"])),
+        escape(format_settings(best["hyperparams"])),
     )
 
 
@@ -145,9 +145,11 @@ def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             escape(row["problem"]),
             row["method"],
             str(row["seed"]),
-            with_error(row["llc_hat"], row["se_hat"]) if row["status"] == "complete" else "failed",
-            with_error(row["llc_ref"], row["se_ref"]),
-            with_error(row["error"], joint),
+            format_estimate(row["llc_hat"], row["se_hat"])
+            if row["status"] == "complete"
+            else "failed",
+            format_estimate(row["llc_ref"], row["se_ref"]),
+            format_estimate(row["error"], joint),
             seconds,
         )
     return table
