@@ -8,7 +8,7 @@ import pytest
 
 from lambda_hat.conf import ConfigError, compose_problem, compose_reference, compose_sampler
 from lambda_hat.conf.distributions import INPUTS, NOISES
-from lambda_hat.conf.presets import preset_names, sampler_preset
+from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import (
     FAMILIES,
@@ -300,13 +300,17 @@ def test_all_faults_of_a_problem_come_in_one_error():
 
 
 @pytest.mark.parametrize("method", sorted(SAMPLERS))
-def test_a_sampler_preset_is_the_default_of_its_dataclass(method):
-    assert sampler_preset(method) == dataclasses.asdict(SAMPLERS[method]())
-    assert compose_sampler(method) == SAMPLERS[method]()
+def test_a_samplers_defaults_keep_its_own_rules(method):
+    defaults = SAMPLERS[method]()
+    assert compose_sampler(method) == defaults
+    assert compose_sampler(method, dataclasses.asdict(defaults)) == defaults
 
 
-def test_sampler_presets_and_registry_have_the_same_names():
-    assert preset_names("sampler") == sorted(SAMPLERS)
+@pytest.mark.parametrize("config", [*SAMPLERS.values(), ReferenceConfig])
+def test_every_number_of_a_sampler_and_of_the_reference_has_a_range(config):
+    for field in dataclasses.fields(config):
+        number = isinstance(field.default, int | float) and not isinstance(field.default, bool)
+        assert bool(field.metadata.get("bounds")) == number, field.name
 
 
 def test_sampler_settings_are_coerced_to_their_type():
@@ -320,9 +324,22 @@ def test_sampler_settings_are_coerced_to_their_type():
     [
         ("sgd", {}, ["'sgd'", "'sgld'"]),
         ("sgld", {"eta": 1}, ["'eta'", "'eta0'"]),
-        ("sgld", {"eta0": -1.0}, ["eta0 > 0", "(methods[0])"]),
+        (
+            "sgld",
+            {"eta0": -1.0},
+            ["`eta0 > 0` must hold, but got eta0=-1.0 (methods[0]). Give a step size."],
+        ),
+        ("sgld", {"gamma": 2}, ["`gamma <= 1` must hold", "gamma=2.0"]),
+        ("sgld", {"warmup_fraction": 1.0}, ["`warmup_fraction < 1` must hold"]),
+        ("hmc", {"steps": 500}, ["`num_warmup < steps` must hold", "num_warmup=1000, steps=500"]),
+        (
+            "mclmc",
+            {"adjusted": False, "target_accept": 0.9},
+            ["`target_accept` must stay 0.8", "Plain MCLMC accepts all"],
+        ),
         ("vi", {"M": 1.5}, ["whole number"]),
         ("vi", {"whitening_mode": "adm"}, ["'adam'"]),
+        ("vi", {"batch_size": "128"}, ["whole number"]),
         ("vi", [1], ["mapping"]),
     ],
 )
@@ -333,11 +350,19 @@ def test_a_wrong_sampler_setting_is_one_sentence(method, settings, words):
     assert all(word in caught.value.faults[0] for word in [*words, "methods[0]"])
 
 
+def test_all_faults_of_a_sampler_come_in_one_error():
+    with pytest.raises(ConfigError) as caught:
+        compose_sampler("vi", {"M": 0, "r": -1, "whitening_mode": "adm", "rate": 1})
+    assert len(caught.value.faults) == 4
+
+
 def test_the_reference_is_composed_from_its_defaults():
     assert compose_reference() == ReferenceConfig()
     assert compose_reference({"num_draws": 500}).num_draws == 500
     with pytest.raises(ConfigError, match="num_draws >= 100"):
         compose_reference({"num_draws": 5})
+    with pytest.raises(ConfigError, match="must be one of hmc, smc, both, gibbs"):
+        compose_reference({"method": "hcm"})
     with pytest.raises(ConfigError, match="num_chains"):
         compose_reference({"num_chain": 5})
 

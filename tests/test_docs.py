@@ -43,8 +43,7 @@ from lambda_hat.trial import Reference, TrialSpec
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / "plans").glob("*.md")]
 MAINS = {"parsl-optuna": parsl_optuna.main, "parsl-llc": parsl_llc.main}
-ON_THE_WAY = {"lambda_hat/conf/model/wide.yaml", "lambda_hat/conf/sampler/mala.yaml"}
-ON_THE_WAY |= {"lambda_hat/samplers/mala.py"}
+ON_THE_WAY = {"lambda_hat/conf/model/wide.yaml", "lambda_hat/samplers/mala.py"}
 """Files that a reader is told to make."""
 
 
@@ -250,13 +249,12 @@ def worked_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("example")
     package = home / "lambda_hat"
     shutil.copytree(ROOT / "lambda_hat", package)
-    blocks = re.findall(r"^```(python|yaml)\n(.*?)^```", page("add_a_sampler"), re.M | re.S)
-    settings, registry, preset, module, ranges, by_hand = [text for _, text in blocks]
+    blocks = re.findall(r"^```python\n(.*?)^```", page("add_a_sampler"), re.M | re.S)
+    settings, registry, module, ranges, by_hand = blocks
     with (package / "conf" / "samplers.py").open("a") as file:
         file.write(f"\n\n{settings}\n\n{registry}")
     with (package / "conf" / "search_space.py").open("a") as file:
         file.write(f"\n\n{ranges}")
-    (package / "conf" / "sampler" / "mala.yaml").write_text(preset)
     (package / "samplers" / "mala.py").write_text(module)
     (home / "by_hand.py").write_text(by_hand + REFERENCE_BY_HAND)
     environment = {**os.environ, "PYTHONPATH": str(home), "NPROC": "1"}

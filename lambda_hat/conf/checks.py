@@ -32,6 +32,7 @@ def bounded(
     above: float | None = None,
     least: float | None = None,
     below: float | None = None,
+    most: float | None = None,
     do: str = "",
 ) -> Any:
     """A dataclass field whose numbers (each element of a list) keep to a range.
@@ -41,9 +42,10 @@ def bounded(
         above: Numbers must be greater than this.
         least: Numbers must be this or greater.
         below: Numbers must be smaller than this.
+        most: Numbers must be this or smaller.
         do: What a user can do about a value out of range, as a sentence.
     """
-    bounds = [(">", above), (">=", least), ("<", below)]
+    bounds = [(">", above), (">=", least), ("<", below), ("<=", most)]
     metadata = {"bounds": [(sign, b) for sign, b in bounds if b is not None], "do": do}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -121,7 +123,7 @@ def _read_field(field: Any, hint: Any, value: Any, where: str, faults: list[str]
 
 
 def _broken(field: Any, number: float) -> str | None:
-    holds = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__}
+    holds = {">": float.__gt__, ">=": float.__ge__, "<": float.__lt__, "<=": float.__le__}
     for sign, bound in field.metadata.get("bounds", ()):
         if not holds[sign](float(number), float(bound)):
             return f"{field.name} {sign} {bound}"

@@ -15,9 +15,9 @@ from lambda_hat.conf.checks import (
     unknown_name,
 )
 from lambda_hat.conf.distributions import INPUTS, NOISES
-from lambda_hat.conf.presets import preset_names, problem_presets, sampler_preset
+from lambda_hat.conf.presets import preset_names, problem_presets
 from lambda_hat.conf.resolve import check_problem, resolve_widths, settle_posterior
-from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig, SettingsError
+from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig
 from lambda_hat.conf.schema import (
     FAMILIES,
     TEACHERS,
@@ -88,7 +88,7 @@ def compose_problem(spec: Mapping, *, where: str = "problem") -> ProblemConfig:
 def compose_sampler(
     method: str, overrides: Mapping | None = None, *, where: str = "sampler"
 ) -> SamplerConfig:
-    """The settings of a sampler: its preset with a user's (or a trial's) values laid over.
+    """The settings of a sampler: its defaults with a user's (or a trial's) values laid over.
 
     Raises:
         ConfigError: With every fault of these settings.
@@ -97,7 +97,11 @@ def compose_sampler(
         raise ConfigError([unknown_name("`method`", method, SAMPLERS, where)])
     faults: list[str] = []
     given = check_mapping(overrides, where, faults)
-    return _settings(SAMPLERS[method], {**sampler_preset(method), **given}, where, faults)
+    config: SamplerConfig | None = read(SAMPLERS[method], given, where, faults)
+    faults += config.conflicts(where) if config is not None else []
+    if faults or config is None:
+        raise ConfigError(faults)
+    return config
 
 
 def compose_reference(
@@ -110,7 +114,10 @@ def compose_reference(
     """
     faults: list[str] = []
     given = check_mapping(overrides, where, faults)
-    return _settings(ReferenceConfig, given, where, faults)
+    config = read(ReferenceConfig, given, where, faults)
+    if faults:
+        raise ConfigError(faults)
+    return config
 
 
 def check_reference(reference: ReferenceConfig, problem: ProblemConfig, *, where: str) -> None:
@@ -129,17 +136,6 @@ def check_reference(reference: ReferenceConfig, problem: ProblemConfig, *, where
                 "hmc, smc or both."
             ]
         )
-
-
-def _settings(cls: type, raw: Mapping, where: str, faults: list[str]) -> Any:
-    values = read_values(cls, raw, where, faults)
-    if faults or values is None:
-        raise ConfigError(faults)
-    try:
-        return cls(**values)
-    except SettingsError as error:
-        placed = (fault.replace(". ", f" ({where}). ", 1) for fault in error.faults)
-        raise ConfigError(placed) from None
 
 
 def _overrides(raw: object, where: str, faults: list[str]) -> dict[str, Mapping]:

@@ -34,22 +34,18 @@ def problem_presets(names: dict[str, str]) -> dict[str, dict]:
     Raises:
         ConfigError: A preset file of the package does not parse.
     """
-    return copy.deepcopy(_compose("problem", tuple(sorted(names.items()))))
-
-
-def sampler_preset(method: str) -> dict:
-    """The default settings of a sampler as a plain mapping."""
-    return copy.deepcopy(_compose(f"sampler/{method}", ()).get("sampler") or {})
+    return copy.deepcopy(_compose(tuple(sorted(names.items()))))
 
 
 @functools.lru_cache(maxsize=64)
-def _compose(config: str, groups: tuple[tuple[str, str], ...]) -> dict:
+def _compose(groups: tuple[tuple[str, str], ...]) -> dict:
+    chosen = [f"{group}={name}" for group, name in groups]
     try:
         with _HYDRA_IS_GLOBAL:
             with initialize_config_module("lambda_hat.conf", version_base="1.3"):
-                composed = compose(config, overrides=[f"{group}={name}" for group, name in groups])
+                composed = compose("problem", overrides=chosen)
         plain: Any = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        chosen = ", ".join(f"{group}={name}" for group, name in groups) or config
-        raise ConfigError([f"The presets {chosen} must be readable YAML: {error}"]) from error
+        named = ", ".join(chosen)
+        raise ConfigError([f"The presets {named} must be readable YAML: {error}"]) from error
     return dict(plain or {})

@@ -134,7 +134,7 @@ def _compute(
 
 
 def _build_sampler_cfg(method_cfg: Mapping[str, Any]) -> SamplerConfig:
-    """The checked settings of a method: its presets with these hyperparameters.
+    """The checked settings of a method: its defaults with these hyperparameters.
 
     Raises:
         ConfigError: for an unknown method or a setting that is unknown, mistyped or out of range.
