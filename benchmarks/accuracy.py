@@ -73,7 +73,7 @@ def tune_and_run(config: Path, folder: Path, options: Sequence[str], seeds: int)
     study = yaml.safe_load(config.read_text())
     command("parsl_optuna", config, *options)
     best = yaml.safe_load((folder / "results" / "optuna_best.yaml").read_text())
-    budget = {"method_budget": study["optuna"]["method_budget"]}
+    budget = {"method_budget_sec": study["optuna"]["method_budget_sec"]}
     problems = [compose_problem(spec) for spec in study["problems"]]
     for spec, problem in zip(study["problems"], problems, strict=True):
         runs = samplers(problem, best.get(problem.pid, {}).get("methods", {}), seeds)

@@ -100,10 +100,10 @@ BAD = {
     "no method": ({"methods": [{"vi": 1}]}, "A method must be one of"),
     "hmc tuned": ({"methods": ["hmc"]}, "HMC is the reference"),
     "wrong type": ({"optuna": {"max_trials": "many"}}, "`max_trials` must be a whole number"),
-    "negative budget": ({"optuna": {"hmc_budget": -1}}, "`hmc_budget > 0` must hold"),
+    "negative budget": ({"optuna": {"hmc_budget_sec": -1}}, "`hmc_budget_sec > 0` must hold"),
     "endless budget": (
         {"optuna": {"method_budget": 1e300}},
-        "`method_budget < 1000000000` must hold",
+        "`method_budget_sec < 1000000000` must hold",
     ),
     "no problems": ({"problems": []}, "`problems` must be a list"),
     "problem twice": ({"problems": [PROBLEM, PROBLEM]}, "problems[1] is the same problem"),
@@ -376,7 +376,7 @@ def test_an_llc_run_that_its_deadline_ended_is_not_run_again(
         ({"samplers": [{"name": "vi", "overrides": {"lr": -1}}]}, "(samplers[0].overrides)"),
         ({"samplers": [{"name": "vi"}, {"name": "vi"}]}, "samplers[1] is the same as"),
         ({"samplers": [{"name": "vi", "seed": -1}]}, "`seed >= 0` must hold"),
-        ({"llc": {"method_budget": 0}}, "`method_budget > 0` must hold"),
+        ({"llc": {"method_budget": 0}}, "`method_budget_sec > 0` must hold"),
         ({"methods": ["vi"]}, "but got 'methods'"),
     ],
 )

@@ -358,7 +358,7 @@ def test_the_settings_to_confirm_are_a_config_of_parsl_llc(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "".join(Reader(page_of(store)).text)
-    found = re.search(r"problems:\n.*?method_budget\": [\d.]+}", text, re.S)
+    found = re.search(r"problems:\n.*?method_budget_sec\": [\d.]+}", text, re.S)
     assert found
     (tmp_path / "confirm.yaml").write_text(found[0])
     monkeypatch.chdir(tmp_path)

@@ -11,11 +11,14 @@ import yaml
 
 from lambda_hat.conf.checks import ConfigError, check_mapping
 
+LONG = {"hmc_budget": "hmc_budget_sec", "method_budget": "method_budget_sec"}
+"""Short names of settings, taken where the long ones are; each as the command line has it."""
+
 
 def read_raw(
     path: Path, sets: Iterable[str], options: Mapping[str, Any], *, section: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """The file with the command line laid over it, and the faults so far.
+    """The file with the command line laid over it, in long names, and the faults so far.
 
     Args:
         path: The file.
@@ -29,15 +32,29 @@ def read_raw(
     """
     raw = load_yaml(path)
     faults: list[str] = []
+    _spell_out(raw, section, faults)
     for assignment in sets:
-        _assign(raw, assignment, faults)
+        _assign(raw, assignment, section, faults)
+        _spell_out(raw, section, faults)
     for name, value in options.items():
         if value is None:
             continue
         folder = name in ("artifacts_dir", "results_dir")
         target = raw if folder else _mapping_at(raw, section, faults)
-        target[name] = value if folder else _scalar(value)
+        target[LONG.get(name, name)] = value if folder else _scalar(value)
     return raw, faults
+
+
+def _spell_out(raw: dict[str, Any], section: str, faults: list[str]) -> None:
+    """Gives the settings of a section their long names."""
+    if not isinstance(given := raw.get(section), Mapping):
+        return
+    faults += [
+        f"`{section}` must have `{long}` or `{short}`, but has both. Leave one out."
+        for short, long in LONG.items()
+        if short in given and long in given
+    ]
+    raw[section] = {LONG.get(name, name): value for name, value in given.items()}
 
 
 class _Loader(yaml.SafeLoader):
@@ -93,7 +110,7 @@ def _scalar(text: Any) -> Any:
     return yaml.load(text, _Loader) if isinstance(text, str) else text
 
 
-def _assign(raw: dict[str, Any], assignment: str, faults: list[str]) -> None:
+def _assign(raw: dict[str, Any], assignment: str, section: str, faults: list[str]) -> None:
     """Lays `a.b=c` over the file; a number in the path is a place in a list."""
     path, equals, text = assignment.partition("=")
     *parents, last = path.split(".")
@@ -105,6 +122,7 @@ def _assign(raw: dict[str, Any], assignment: str, faults: list[str]) -> None:
     except yaml.YAMLError as error:
         faults.append(f"--set {path}= must be given a YAML value: {_yaml_fault(error)}.")
         return
+    last = LONG.get(last, last) if parents == [section] else last
     here: Any = raw
     for depth, name in enumerate(parents):
         here = _step(here, name, ".".join(parents[: depth + 1]), faults)

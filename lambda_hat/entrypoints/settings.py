@@ -47,9 +47,9 @@ class OptunaSection:
     """Trials of each (problem, method) study."""
     batch_size: int = bounded(32, least=1)
     """Trials of each study in flight."""
-    hmc_budget: float = bounded(36000.0, above=0, below=LONGEST_SEC)
+    hmc_budget_sec: float = bounded(36000.0, above=0, below=LONGEST_SEC)
     """Seconds for each reference."""
-    method_budget: float = bounded(6000.0, above=0, below=LONGEST_SEC)
+    method_budget_sec: float = bounded(6000.0, above=0, below=LONGEST_SEC)
     """Seconds for each trial, compilation included."""
     seed: int = bounded(0, least=0)
     huber_delta: float | None = bounded(None, above=0)
@@ -128,7 +128,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     settings = StudySettings(
         max_trials=optuna.max_trials,
         batch_size=optuna.batch_size,
-        method_budget=optuna.method_budget,
+        method_budget=optuna.method_budget_sec,
         seed=optuna.seed,
         huber_delta=optuna.huber_delta,
         patience=convergence.patience,
@@ -141,7 +141,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
             huber_delta=settings.huber_delta,
             method_budget=settings.method_budget,
         )
-    plan = ReferencePlan(optuna.hmc_budget, reference.accept_unreliable, asdict(reference))
+    plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store)
 
 
@@ -156,14 +156,14 @@ def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -
     store = _store(raw, faults)
     if faults or section is None:
         raise ConfigError(faults)
-    return LLCPlan(problems, samplers, section.method_budget, store)
+    return LLCPlan(problems, samplers, section.method_budget_sec, store)
 
 
 @dataclass(frozen=True)
 class LLCSection:
     """`llc:` in a config of `parsl-llc`."""
 
-    method_budget: float = bounded(6000.0, above=0, below=LONGEST_SEC)
+    method_budget_sec: float = bounded(6000.0, above=0, below=LONGEST_SEC)
     """Seconds for each run, compilation included."""
 
 

@@ -200,7 +200,7 @@ def again_config(store: Store, found: Sequence[Finding]) -> str:
         samplers += [{"name": one.method, "seed": s, "overrides": settings} for s in (1, 2, 3)]
     if not problem:
         return ""
-    config = {"problems": [problem], "samplers": samplers, "llc": {"method_budget": budget}}
+    config = {"problems": [problem], "samplers": samplers, "llc": {"method_budget_sec": budget}}
     return "\n".join(_lines(config))
 
 
