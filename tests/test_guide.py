@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from instant import use_instant_runners
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints.parsl_optuna import main
@@ -75,6 +76,107 @@ def test_its_overrides_of_a_problem_are_taken() -> None:
     assert len(read_study_plan(write(raw), [], {}).problems) == 1
 
 
+# The config as YAML.
+
+
+def test_merge_keys_work() -> None:
+    text = """\
+problems:
+  - &first {model: small, data: small, teacher: _null, seed: 1}
+  - &second {<<: *first, seed: 2}
+  - {<<: [*second, *first], data: base}
+methods: [vi]
+"""
+    specs = [item.spec for item in read_study_plan(write(text), [], {}).problems]
+    assert [spec["seed"] for spec in specs] == [1, 2, 2]
+    assert [spec["data"] for spec in specs] == ["small", "small", "base"]
+    assert {spec["model"] for spec in specs} == {"small"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("010", "010 would be read in base 8: write 10, or '010' in quotes for text"),
+        ("-0_7", "-0_7 would be read in base 8: write 7"),
+        ("1:30", "1:30 would be read in base 60"),
+        ("1:30.5", "1:30.5 would be read in base 60"),
+    ],
+)
+def test_a_number_that_yaml_reads_in_another_base_is_refused(value: str, said: str) -> None:
+    text = MY_RUN.split("optuna:")[0] + f"optuna:\n  seed: {value}\n"
+    with pytest.raises(ConfigError) as refused:
+        read_study_plan(write(text), [], {})
+    assert said in str(refused.value) and "(line 12, column 9)" in str(refused.value)
+    for sets, options in ([f"optuna.seed={value}"], {}), ([], {"max_trials": value}):
+        with pytest.raises(ConfigError, match="must be given a YAML value: .* would be read"):
+            read_study_plan(write(MY_RUN), sets, options)
+
+
+def test_a_value_of_the_command_line_that_is_no_yaml_is_a_fault_among_others() -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_study_plan(write(MY_RUN), ["a.b=["], {"max_trials": "[", "batch_size": "0"})
+    assert [fault.split(" ")[0] for fault in refused.value.faults] == [
+        "--set",
+        "--max-trials",
+        "`batch_size",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Methods": ["vi"]}, "Did you mean 'methods'?"),
+        ({"methods": ["VI"]}, "Did you mean 'vi'?"),
+        ({"problems": [{"model": "Small"}]}, "Did you mean 'small'?"),
+        ({"problems": [{"model": "small", "Data": "base"}]}, "Did you mean 'data'?"),
+        ({"search_space": {"vi": {"m": {"choices": [1]}}}}, "Did you mean 'M'?"),
+        ({"optuna": {"HMC_BUDGET": 1}}, "Did you mean 'hmc_budget_sec'?"),
+    ],
+)
+def test_a_name_that_differs_in_case_gets_a_suggestion(change: dict, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_study_plan(write({**yaml.safe_load(MY_RUN), **change}), [], {})
+    assert said in str(refused.value)
+
+
+# Folders.
+
+
+def test_variables_in_folders_stand_for_what_they_hold(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCRATCH", str(here / "scratch"))
+    monkeypatch.setenv("HOME", str(here / "home"))
+    raw = {**yaml.safe_load(MY_RUN), "artifacts_dir": "$SCRATCH/a", "results_dir": "~/r"}
+    store = read_study_plan(write(raw), [], {}).store
+    assert (store.artifacts, store.results) == (here / "scratch/a", here / "home/r")
+    store = read_study_plan(write(raw), [], {"results_dir": "${SCRATCH}/2026-11-25"}).store
+    assert store.results == here / "scratch/2026-11-25"
+    raw["results_dir"] = "2026-11-25"
+    assert read_study_plan(write(raw), [], {}).store.results == here / "2026-11-25"
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("$NOWHERE/a", "$NOWHERE is not set, in '$NOWHERE/a'"),
+        ("${NOWHERE}/a", "${NOWHERE} is not set"),
+        ("~nobody-of-that-name/a", "~nobody-of-that-name is not set"),
+        ("a" * 300, "File name too long"),
+        ("/".join(["a" * 200] * 30), "File name too long"),
+        ("/".join(["a" * 200] * 19), "leave room for files"),
+        ("\0", "holds a NUL"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_bad_input(
+    capsys: pytest.CaptureFixture[str], folder: str, said: str, here: Path
+) -> None:
+    config = write(MY_RUN)
+    assert main(["--config", str(config), "--local", "--results-dir", folder]) == 2
+    assert said in capsys.readouterr().err
+    assert [path.name for path in here.iterdir()] == [config.name]
+
+
 BUDGETS = [
     ("hmc_budget: 9", [], {}),
     ("hmc_budget_sec: 9", [], {}),
@@ -105,3 +207,19 @@ def test_a_budget_is_given_by_one_of_its_names() -> None:
 def test_runs_without_tuning_have_the_same_names(name: str) -> None:
     raw = {"problems": [{"model": "small"}], "samplers": [{"name": "vi"}], "llc": {name: 9}}
     assert read_llc_plan(write(raw), [], {}).method_budget == 9.0
+
+
+# What is said at the end.
+
+
+def test_what_is_said_to_be_done_is_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_instant_runners(monkeypatch)
+    fails, works = {"model": "linear", "seed": 1}, {"model": "quadratic"}
+    raw = {"methods": ["vi"], "optuna": {"max_trials": 2}}
+    assert main(["--config", str(write({**raw, "problems": [fails]})), "--local"]) == 1
+    said = capsys.readouterr().out
+    assert "is done" not in said and "To go on once this is mended:" in said
+    assert main(["--config", str(write({**raw, "problems": [fails, works]})), "--local"]) == 1
+    assert "All else is done and written. To go on" in capsys.readouterr().out

@@ -53,9 +53,15 @@ def bounded(
 def unknown_name(what: str, name: object, known: Iterable[str], where: str) -> str:
     """The sentence for a name nobody knows: the known ones, and the nearest."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = _nearest(str(name), names)
     return f"{what} must be one of {', '.join(names)}, but got {name!r} ({where}).{hint}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Asks whether the nearest known name was meant, where there is one; case is no matter."""
+    names = {known_name.casefold(): known_name for known_name in known}
+    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def check_keys(raw: Mapping, known: Iterable[str], where: str, faults: list[str]) -> None:
@@ -137,8 +143,7 @@ def _shown(value: Any) -> Any:
 def _near(hint: Any, value: Any) -> str:
     if typing.get_origin(hint) is not typing.Literal or not isinstance(value, str):
         return ""
-    near = difflib.get_close_matches(value, typing.get_args(hint), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return _nearest(value, typing.get_args(hint))
 
 
 def _coerce(hint: Any, value: Any) -> Any:

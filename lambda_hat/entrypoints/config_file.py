@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,17 @@ def read_raw(
     faults: list[str] = []
     _spell_out(raw, section, faults)
     for assignment in sets:
-        _assign(raw, assignment, section, faults)
+        with _faults_of(f"--set {assignment.partition('=')[0]}=", faults):
+            _assign(raw, assignment, section, faults)
         _spell_out(raw, section, faults)
     for name, value in options.items():
         if value is None:
             continue
-        folder = name in ("artifacts_dir", "results_dir")
-        target = raw if folder else _mapping_at(raw, section, faults)
-        target[LONG.get(name, name)] = value if folder else _scalar(value)
+        if name in ("artifacts_dir", "results_dir"):
+            raw[name] = value
+            continue
+        with _faults_of(f"--{name.replace('_', '-')}", faults):
+            _mapping_at(raw, section, faults)[LONG.get(name, name)] = _scalar(value)
     return raw, faults
 
 
@@ -58,19 +62,52 @@ def _spell_out(raw: dict[str, Any], section: str, faults: list[str]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number and refuses a key given twice."""
+    """SafeLoader for people: 1e-3 is a number, 010 and 1:30 are refused, a date is text.
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            if key in keys[:index]:
-                line = node.value[index][0].start_mark
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", line
-                )
-        return super().construct_mapping(node, deep=deep)
+    A key that is given twice is refused as well, before merge keys (`<<`) are laid under.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise _unwelcome(f"the key {key.value!r} is given twice", key)
+            seen.add(name)
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        return super().construct_yaml_int(_plain_number(node))
+
+    def construct_yaml_float(self, node: Any) -> float:
+        return super().construct_yaml_float(_plain_number(node))
 
 
+def _plain_number(node: Any) -> Any:
+    """The node, unless YAML 1.1 reads its number in base 8 or 60, which nobody means."""
+    if re.fullmatch(r"[-+]?0[0-9_]+", node.value):
+        plain = node.value.replace("_", "").lstrip("+-0") or "0"
+        what = f"{node.value} would be read in base 8: write {plain}"
+        raise _unwelcome(f"{what}, or {node.value!r} in quotes for text", node)
+    if ":" in node.value:
+        raise _unwelcome(
+            f"{node.value} would be read in base 60: write a number, or quotes for text", node
+        )
+    return node
+
+
+def _unwelcome(what: str, node: Any) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
@@ -110,6 +147,15 @@ def _scalar(text: Any) -> Any:
     return yaml.load(text, _Loader) if isinstance(text, str) else text
 
 
+@contextmanager
+def _faults_of(option: str, faults: list[str]) -> Iterator[None]:
+    """Has an option that holds no YAML join the faults."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        faults.append(f"{option} must be given a YAML value: {_yaml_fault(error)}.")
+
+
 def _assign(raw: dict[str, Any], assignment: str, section: str, faults: list[str]) -> None:
     """Lays `a.b=c` over the file; a number in the path is a place in a list."""
     path, equals, text = assignment.partition("=")
@@ -117,11 +163,7 @@ def _assign(raw: dict[str, Any], assignment: str, section: str, faults: list[str
     if not equals or not all([*parents, last]):
         faults.append(f"--set must be given a.b=value, but got {assignment!r}.")
         return
-    try:
-        value = _scalar(text)
-    except yaml.YAMLError as error:
-        faults.append(f"--set {path}= must be given a YAML value: {_yaml_fault(error)}.")
-        return
+    value = _scalar(text)
     last = LONG.get(last, last) if parents == [section] else last
     here: Any = raw
     for depth, name in enumerate(parents):

@@ -6,6 +6,8 @@ the same rules wherever it comes from.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -272,11 +274,21 @@ def _samplers(raw: object, faults: list[str]) -> tuple[SamplerItem, ...]:
 def _store(raw: Mapping[str, Any], faults: list[str]) -> Store:
     folders = {}
     for name in ("artifacts", "results"):
-        value = raw.get(f"{name}_dir", name)
-        if not isinstance(value, str) or not value:
-            faults.append(f"`{name}_dir` must be the name of a folder, but got {value!r}.")
-            value = name
-        folders[name] = Path(value).expanduser()
+        folders[name] = _folder(f"{name}_dir", raw.get(f"{name}_dir", name), faults)
         if reason := unwritable(folders[name]):
             faults.append(f"`{name}_dir` must be a folder to write to, but {reason}.")
     return Store.at(**folders)
+
+
+def _folder(name: str, value: object, faults: list[str]) -> Path:
+    """A folder as the user gave it, with `~` and `$NAME` replaced by what they stand for."""
+    if not isinstance(value, str) or not value:
+        faults.append(f"`{name}` must be the name of a folder, but got {value!r}. Quote it.")
+        return Path(".")
+    expanded = os.path.expanduser(os.path.expandvars(value))
+    if unset := re.findall(r"\$\w+|\$\{[^}]*\}|^~[^/]*", expanded):
+        faults.append(
+            f"`{name}` must be the name of a folder, but {unset[0]} is not set, in {value!r}."
+        )
+        return Path(".")
+    return Path(expanded)

@@ -26,6 +26,10 @@ DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
 """Full, over quota, read-only, broken, gone: whatever is written next would fail as well."""
 
 
+LONGEST_NAME = 256
+"""Bytes that a path below one of the two folders may take, with a temporary name at its end."""
+
+
 class BrokenFile(ValueError):
     """A stored file that is not what was written; its text says why."""
 
@@ -147,12 +151,30 @@ def is_disk_fault(error: BaseException) -> bool:
 def unwritable(folder: Path) -> str | None:
     """Why nothing can be written in `folder` (made if missing), or None; writes nothing."""
     nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
+    if "\0" in str(folder):
+        return "its name holds a NUL"
+    try:
+        while not nearest.exists():
+            nearest = nearest.parent
+        if reason := _too_long(folder.absolute(), nearest):
+            return reason
+    except OSError as error:  # Its name is too long to ask for, say.
+        return f"its name cannot be used: {error.strerror}"
     if not nearest.is_dir():
         return f"{nearest} is a file"
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"{nearest} is not writable"
+    return None
+
+
+def _too_long(folder: Path, there: Path) -> str | None:
+    """Why the names of files in `folder` would be too long for the file system, or None."""
+    most = os.pathconf(there, "PC_PATH_MAX")
+    if (length := len(os.fsencode(folder))) > most - LONGEST_NAME:
+        return f"its name has {length} bytes, and only {most - LONGEST_NAME} leave room for files"
+    most = os.pathconf(there, "PC_NAME_MAX")
+    if long := [part for part in folder.parts if len(os.fsencode(part)) > most]:
+        return f"the name {long[0][:20]}.. is longer than {most} bytes"
     return None
 
 

@@ -55,7 +55,8 @@ class LLCConsole(Terminal):
         if rows:
             self.out.print(llc_table(rows))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
-        self.show_ending(outcome, resume)
+        any_done = any(row["status"] == "complete" for row in rows)
+        self.show_ending(outcome, resume, any_done=any_done)
 
 
 class ConfirmingConsole(LLCConsole):

@@ -58,8 +58,8 @@ class Terminal:
         elapsed = format_duration(time.monotonic() - self.began)
         self.out.print(f"[dim]{elapsed:>9}[/]  {text}", soft_wrap=True)
 
-    def show_ending(self, outcome: Outcome, resume: str) -> None:
-        """What failed, and how to go on."""
+    def show_ending(self, outcome: Outcome, resume: str, *, any_done: bool) -> None:
+        """What failed, and how to go on; `any_done` where there is an estimate all the same."""
         for failure in outcome.failures:
             self.out.print(f"[red]{escape(failure)}[/]", soft_wrap=True)
         if outcome.interrupted:
@@ -67,6 +67,7 @@ class Terminal:
         elif outcome.cut_short:
             self.out.print("What is done is kept. To go on once this is mended:")
         elif outcome.failures:
-            self.out.print("All else is done and written. To go on once this is mended:")
+            rest = "All else is done and written. " if any_done else ""
+            self.out.print(f"{rest}To go on once this is mended:")
         if outcome.interrupted or outcome.failures:
             self.out.print(f"  {resume}", markup=False, soft_wrap=True)

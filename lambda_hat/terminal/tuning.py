@@ -75,7 +75,8 @@ class Console(Terminal):
             self.out.print(table)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             self.show_facts(files_of(store))
-        self.show_ending(outcome, resume)
+        any_done = any(study.progress.best is not None for study in studies)
+        self.show_ending(outcome, resume, any_done=any_done)
 
     # Meanwhile.
 
