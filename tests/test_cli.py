@@ -255,6 +255,7 @@ def test_an_interrupt_while_the_command_is_imported_is_a_sentence(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["parsl-optuna"])
         patch.setattr("importlib.import_module", interrupted)
         assert (start.parsl_optuna(), start.parsl_llc()) == (130, 130)
     assert capsys.readouterr().err == "Interrupted before anything was started.\n" * 2

@@ -41,7 +41,7 @@ from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_best, w
 from lambda_hat.trial import Reference, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / "plans").glob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *(ROOT / "plans").glob("*.md")]
 MAINS = {"parsl-optuna": parsl_optuna.main, "parsl-llc": parsl_llc.main}
 ON_THE_WAY = {"lambda_hat/conf/model/wide.yaml", "lambda_hat/samplers/mala.py"}
 """Files that a reader is told to make."""

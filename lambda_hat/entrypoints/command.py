@@ -13,36 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
+from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.store import FolderBusy, Store, remove_leftover_files, write_bytes
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
-
-
-def add_common_options(parser: argparse.ArgumentParser, default_config: str) -> None:
-    """The options that both commands have."""
-    parser.add_argument(
-        "--config", type=Path, default=Path(default_config), help="default: %(default)s"
-    )
-    workers = parser.add_mutually_exclusive_group()
-    workers.add_argument("--local", action="store_true", help="run on this machine")
-    workers.add_argument(
-        "--parsl-config", type=Path, metavar="FILE", help="a file that defines fresh_config()"
-    )
-    parser.add_argument("--method-budget", metavar="S", help="seconds for each trial")
-    parser.add_argument("--artifacts-dir", metavar="D")
-    parser.add_argument("--results-dir", metavar="D")
-    parser.add_argument(
-        "--set",
-        dest="sets",
-        action="append",
-        default=[],
-        metavar="A.B=C",
-        help="lay a value over the config, as in optuna.seed=1",
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run, and write nothing"
-    )
 
 
 def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -> Path | None:
@@ -60,7 +35,7 @@ def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -
     if args.local:
         path = local_config_path()
     elif args.parsl_config:
-        path = args.parsl_config.absolute()
+        path = here_or_shipped(args.parsl_config).absolute()
     elif args.dry_run:
         return None
     else:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
-    add_common_options,
     again,
     exit_code,
     make_folders,
     workers_file,
 )
+from lambda_hat.entrypoints.options import parse_llc
 from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
+from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.fixed_runs import LLCRuns
@@ -28,20 +29,13 @@ from lambda_hat.tuning.scheduler import grace_sec
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `parsl-llc`; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_code(lambda: run(parse(argv), argv), argv)
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line; values are checked where the config is."""
-    parser = argparse.ArgumentParser(prog="parsl-llc", description=__doc__)
-    add_common_options(parser, "config/experiments.yaml")
-    return parser.parse_args(argv)
+    return exit_code(lambda: run(parse_llc(argv), argv), argv)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
     options = {n: getattr(args, n) for n in ("method_budget", "artifacts_dir", "results_dir")}
-    plan = read_llc_plan(args.config, args.sets, options)
+    plan = read_llc_plan(here_or_shipped(args.config), args.sets, options)
     trial_sec = plan.method_budget + grace_sec(plan.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = LLCConsole()

@@ -12,13 +12,14 @@ from lambda_hat.conf.search_space import suggest_method_params
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
-    add_common_options,
     again,
     exit_code,
     make_folders,
     workers_file,
 )
+from lambda_hat.entrypoints.options import parse_optuna
 from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
+from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
 from lambda_hat.fixed_runs import LLCRuns
@@ -41,17 +42,7 @@ __all__ = ["main", "objective_from_metrics", "suggest_method_params"]
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `parsl-optuna`; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_code(lambda: run(parse(argv), argv), argv)
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The command line; values are checked where the config is."""
-    parser = argparse.ArgumentParser(prog="parsl-optuna", description=__doc__)
-    add_common_options(parser, "config/optuna_demo.yaml")
-    parser.add_argument("--max-trials", metavar="N", help="trials of each study")
-    parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
-    parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
-    return parser.parse_args(argv)
+    return exit_code(lambda: run(parse_optuna(argv), argv), argv)
 
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -59,7 +50,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     names = ("max_trials", "batch_size", "hmc_budget", "method_budget")
     folders = ("artifacts_dir", "results_dir")
     options = {name: getattr(args, name) for name in (*names, *folders)}
-    plan = read_study_plan(args.config, args.sets, options)
+    plan = read_study_plan(here_or_shipped(args.config), args.sets, options)
     trial_sec = plan.settings.method_budget + grace_sec(plan.settings.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = Console()

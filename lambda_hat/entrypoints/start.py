@@ -1,4 +1,7 @@
-"""The first step of each command: a Ctrl-C during its imports, a second long, is no traceback."""
+"""The first step of each command: its options are read before its imports, a second long.
+
+So --help, --version and a misspelt option end at once, and a Ctrl-C is no traceback.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,20 @@ INTERRUPTED = 130
 
 def parsl_optuna() -> int:
     """The script `parsl-optuna`; returns its exit code."""
-    return _start("lambda_hat.entrypoints.parsl_optuna")
+    return _start("parsl_optuna")
 
 
 def parsl_llc() -> int:
     """The script `parsl-llc`; returns its exit code."""
-    return _start("lambda_hat.entrypoints.parsl_llc")
+    return _start("parsl_llc")
 
 
-def _start(module: str) -> int:
+def _start(command: str) -> int:
     try:
-        main = importlib.import_module(module).main
+        from lambda_hat.entrypoints.options import PARSERS
+
+        PARSERS[command](sys.argv[1:])
+        main = importlib.import_module(f"lambda_hat.entrypoints.{command}").main
     except KeyboardInterrupt:
         print("Interrupted before anything was started.", file=sys.stderr)
         return INTERRUPTED

@@ -1,0 +1,71 @@
+"""argv -> options: what each command takes. Imports nothing slow, so that --help is at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parse_optuna(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line of `parsl-optuna`; values are checked where the config is."""
+    parser = _parser(
+        "parsl-optuna", "Tunes every method on every problem against a reference.", "optuna_demo"
+    )
+    parser.add_argument("--max-trials", metavar="N", help="trials of each study")
+    parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
+    parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
+    return parser.parse_args(argv)
+
+
+def parse_llc(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line of `parsl-llc`; values are checked where the config is."""
+    about = "Runs every problem with every sampler, once, with the settings that a config gives."
+    return _parser("parsl-llc", about, "experiments").parse_args(argv)
+
+
+PARSERS = {"parsl_optuna": parse_optuna, "parsl_llc": parse_llc}
+"""By the module of the command."""
+
+
+def _parser(prog: str, about: str, config: str) -> argparse.ArgumentParser:
+    """A command with the options that both have."""
+    parser = argparse.ArgumentParser(prog=prog, description=about)
+    parser.add_argument("--version", action=_Version, help="say the version, and do nothing")
+    parser.add_argument(
+        "--config", type=Path, default=Path(f"config/{config}.yaml"), help="default: %(default)s"
+    )
+    workers = parser.add_mutually_exclusive_group()
+    workers.add_argument("--local", action="store_true", help="run on this machine")
+    workers.add_argument(
+        "--parsl-config", type=Path, metavar="FILE", help="a file that defines fresh_config()"
+    )
+    parser.add_argument("--method-budget", metavar="S", help="seconds for each trial")
+    parser.add_argument("--artifacts-dir", metavar="D")
+    parser.add_argument("--results-dir", metavar="D")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="lay a value over the config, as in optuna.seed=1",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, and write nothing"
+    )
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when asked for it, since that import costs more than all others."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('lambda-hat')}")
+        parser.exit()
