@@ -63,8 +63,9 @@ def test_no_block_outlives_its_turn() -> None:
     w = jnp.asarray(W[0])
 
     def temporary(n: int, function: Any) -> int:
-        compiled = jax.jit(function).lower(rows(n), w).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        analysis = jax.jit(function).lower(rows(n), w).compile().memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     for function in (
         lambda data, w: mean_loss(FORM, data, w),
