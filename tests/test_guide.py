@@ -220,6 +220,6 @@ def test_what_is_said_to_be_done_is_done(
     raw = {"methods": ["vi"], "optuna": {"max_trials": 2}}
     assert main(["--config", str(write({**raw, "problems": [fails]})), "--local"]) == 1
     said = capsys.readouterr().out
-    assert "is done" not in said and "To go on once this is mended:" in said
+    assert "is done" not in said and "To go on once this is fixed:" in said
     assert main(["--config", str(write({**raw, "problems": [fails, works]})), "--local"]) == 1
     assert "All else is done and written. To go on" in capsys.readouterr().out

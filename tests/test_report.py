@@ -1,4 +1,4 @@
-"""Parquet -> Report: findings are right, figures hold what they are given, the page stands."""
+"""Claims about the report: findings are right, figures show every trial, the page is complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
 from lambda_hat.report.formatting import format_estimate, format_percent
 from lambda_hat.report.provenance import passed_gates
-from lambda_hat.report.style import DARK, HUES, PAPER, log_axis
+from lambda_hat.report.style import BACKGROUND, COLOURS, DARK_COLOURS, log_axis
 from lambda_hat.store import Store, write_json
 from lambda_hat.tables.trials import trial_row, write_table
 from lambda_hat.trial import Reference, TrialSpec
@@ -260,10 +260,10 @@ def luminance(colour: str) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-@pytest.mark.parametrize("hue", HUES)
-def test_colours_stand_out_on_light_and_dark_pages(hue: str) -> None:
-    for colour, paper in ((hue, PAPER), (DARK[hue], DARK[PAPER])):
-        low, high = sorted((luminance(colour), luminance(paper)))
+@pytest.mark.parametrize("colour", COLOURS)
+def test_colours_stand_out_on_light_and_dark_pages(colour: str) -> None:
+    for line, page in ((colour, BACKGROUND), (DARK_COLOURS[colour], DARK_COLOURS[BACKGROUND])):
+        low, high = sorted((luminance(line), luminance(page)))
         assert (high + 0.05) / (low + 0.05) >= 3.0
 
 

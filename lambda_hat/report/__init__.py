@@ -1,6 +1,6 @@
-"""Parquet -> Report: figures and a page from the table of trials.
+"""Parquet -> Report: figures and an HTML page from the table of trials.
 
-Pandas and Matplotlib are imported when a page is made, so that a command starts without them.
+Pandas and Matplotlib are imported only when a page is made, so that commands start quickly.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from lambda_hat.store import Store, write_bytes
 
 
 def report_path(store: Store) -> Path:
-    """Where the page lies."""
+    """The path of the report page."""
     return store.results / "report.html"
 
 
 def write_report(
     store: Store, *, command: str | None = None, notes: Sequence[str] = (), anew: bool = False
 ) -> Path:
-    """Writes the page of a results folder, unless it is there and its table has not changed.
+    """Writes the report page of a results folder, unless it exists and its tables are unchanged.
 
     Args:
-        store: Where the table is, the references, and the best trials' manifests.
-        command: What made the table; the one that the present page tells, if not given.
-        notes: What a reader should know of what is not in the table.
-        anew: Write it in any case.
+        store: The folders with the tables, references, manifests and metrics.
+        command: The command line that made the table; by default the one in the existing page.
+        notes: Warnings to show at the top of the page.
+        anew: Write the page even if nothing has changed.
 
     Returns:
-        Where it is.
+        The path of the page.
 
     Raises:
-        FileNotFoundError: There is no table.
+        FileNotFoundError: There is no table of trials.
     """
     path = report_path(store)
-    there = path.read_text(errors="replace") if path.exists() else ""
+    existing = path.read_text(errors="replace") if path.exists() else ""
     inputs = _digest([store.trials_table, store.best], notes)
-    if _told(there, "inputs") == inputs and not anew:
+    if _meta_value(existing, "inputs") == inputs and not anew:
         return path
     from lambda_hat.report.page import make_page
 
-    about = {"inputs": inputs, "command": command or _told(there, "command") or ""}
+    about = {"inputs": inputs, "command": command or _meta_value(existing, "command") or ""}
     write_bytes(path, make_page(store, about=about, notes=notes).encode())
     return path
 
 
 def _digest(tables: Sequence[Path], notes: Sequence[str]) -> str:
-    """Names what a page is made of."""
+    """A hash of everything that a page is made from."""
     parts = [path.read_bytes() for path in tables if path.exists()]
     parts += [note.encode() for note in notes]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _told(page: str, name: str) -> str | None:
-    """What a page's head says under a name."""
+def _meta_value(page: str, name: str) -> str | None:
+    """The value of one of our `<meta>` elements in an existing page, or None."""
     found = re.search(rf'<meta name="lambda-hat-{name}" content="([^"]*)">', page)
     return html.unescape(found[1]) if found else None

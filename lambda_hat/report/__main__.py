@@ -1,4 +1,4 @@
-"""`python -m lambda_hat.report results`: makes the page of a results folder again."""
+"""Command `python -m lambda_hat.report results`: writes the report of a results folder again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lambda_hat.store import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes report.html; returns 0, or 2 where there is no table."""
+    """Writes report.html. Returns 0, or 2 if there is no table of trials."""
     parser = argparse.ArgumentParser(prog="python -m lambda_hat.report", description=__doc__)
     parser.add_argument("results", type=Path, nargs="?", default=Path("results"))
     parser.add_argument(

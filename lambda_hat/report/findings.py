@@ -1,4 +1,4 @@
-"""Trials of one problem -> findings: what each method's best trial says about the reference."""
+"""Findings: each method's best trial, its confirmation, and if it agrees with the reference."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from lambda_hat.tables.trials import read_table
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
 
 SIGMAS = 1.96
-"""A 95 % interval is so many standard errors to either side."""
-BLUNT = 0.1
-"""An estimate whose interval is wider than this share of the reference confirms little."""
-AGREES, BLURRED, OFF, NOTHING = "agrees", "blurred", "off", "nothing"
+"""Half width of a 95 % interval in standard errors."""
+WIDEST_INTERVAL = 0.1
+"""Largest half width of a 95 % interval, relative to the reference, that can show agreement."""
+AGREES, UNCERTAIN, OFF, NO_ESTIMATE = "agrees", "uncertain", "off", "no estimate"
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Finding:
     """One method on one problem.
 
     Attributes:
-        method: its name.
-        trials: how many trials were asked.
-        failed: how many of them gave no estimate.
-        agreeing: how many lie within the 95 % interval of the difference to the reference.
-        best: the trial with the smallest objective; None if none gave an estimate.
-        confirmation: what its settings give under other seeds; None if there are no such runs.
-        verdict: of the confirmation, or of the best trial without one: `agrees`, `blurred` (it
-            agrees, with an interval so wide that this says little), `off`, or `nothing` (there is
-            no estimate).
-        excess: (llc_hat - llc_ref) / |llc_ref| of the same; NaN without an estimate.
+        method: Name of the method.
+        trials: Number of trials.
+        failed: Number of trials without an estimate.
+        agreeing: Number of trials whose difference to the reference is within its 95 % interval.
+        best: The trial with the smallest objective; None if no trial gave an estimate.
+        confirmation: The best settings run with other seeds; None if there are no such runs.
+        verdict: `agrees`, `uncertain` (consistent with the reference, but with too wide an
+            interval to show agreement), `off`, or `no estimate`. It judges the confirmation if
+            there is one, and the best trial otherwise.
+        relative_difference: (llc_hat - llc_ref) / |llc_ref| of the judged estimate; NaN without.
     """
 
     method: str
@@ -52,11 +52,11 @@ class Finding:
     best: pd.Series | None
     confirmation: Confirmation | None
     verdict: str
-    excess: float
+    relative_difference: float
 
     @property
     def estimate(self) -> str:
-        """The LLC that the verdict is of, with its standard error."""
+        """The judged LLC estimate with its standard error, as text."""
         if self.best is None:
             return "-"
         if self.confirmation is None:
@@ -68,26 +68,26 @@ class Finding:
 
     @property
     def seconds(self) -> str:
-        """What the best trial took."""
+        """Wall time of the best trial, as text."""
         taken = math.nan if self.best is None else self.best.runtime_sec
         return format_duration(taken) if math.isfinite(taken) else "-"
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """The table of trials that `parsl-optuna` wrote, with None where a number is missing as NaN."""
+    """Reads the table of trials; missing numbers are NaN."""
     trials = pd.DataFrame(read_table(path))
     numbers = ["llc_hat", "se_hat", "llc_ref", "se_ref", "objective", "error", "runtime_sec"]
     return trials.astype(dict.fromkeys(numbers, float))
 
 
-def pick(table: Table, rows: Any) -> Table:
-    """The rows of a table or column by mask or labels, with the type that pandas' own lose."""
+def select(table: Table, rows: Any) -> Table:
+    """`table.loc[rows]`, typed: pandas' own stubs lose the type of the result."""
     return cast(Table, table.loc[rows])
 
 
 def estimates_of(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that gave an estimate; all others failed."""
-    return pick(trials, (trials.status == "complete") & trials.llc_hat.notna())
+    """The trials that gave an estimate."""
+    return select(trials, (trials.status == "complete") & trials.llc_hat.notna())
 
 
 def relative_error(trials: pd.DataFrame) -> pd.Series:
@@ -107,55 +107,55 @@ def agrees(trials: pd.DataFrame) -> pd.Series:
 
 
 def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:
-    """What each method found on one problem, in the order of the table.
+    """Summarizes each method on one problem, in the order of the table.
 
     Args:
-        trials: of the problem.
-        runs: rows of runs without tuning, some of which may confirm a best trial.
+        trials: All trials of the problem.
+        runs: Rows of `llc_runs.parquet`; those that repeat a best trial confirm it.
     """
     return [_finding(str(name), rows, runs) for name, rows in trials.groupby("method", sort=False)]
 
 
 def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
     estimates = estimates_of(rows)
-    scored = pick(estimates, estimates.objective.notna())
+    scored = select(estimates, estimates.objective.notna())
     failed, agreeing = len(rows) - len(estimates), int(agrees(estimates).sum())
     if scored.empty:
-        return Finding(method, len(rows), failed, agreeing, None, None, NOTHING, math.nan)
+        return Finding(method, len(rows), failed, agreeing, None, None, NO_ESTIMATE, math.nan)
     best = scored.loc[scored.objective.idxmin()]
     confirmation = confirm(best.to_dict(), runs)
     shown = confirmation or best
-    verdict, excess = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
-    return Finding(method, len(rows), failed, agreeing, best, confirmation, verdict, excess)
+    judged = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
+    return Finding(method, len(rows), failed, agreeing, best, confirmation, *judged)
 
 
 def _judge(llc: float | None, se: float | None, llc_ref: float, se_ref: float) -> tuple[str, float]:
-    """The verdict of an estimate against a reference, and its relative excess."""
+    """Compares an estimate with the reference: the verdict and the relative difference."""
     if llc is None:
-        return NOTHING, math.nan
+        return NO_ESTIMATE, math.nan
     scale = abs(llc_ref) or 1.0
     errors = [error for error in (se, se_ref) if error is not None and math.isfinite(error)]
-    width, excess = SIGMAS * math.hypot(*errors) / scale, (llc - llc_ref) / scale
-    if abs(excess) > width:
-        return OFF, excess
-    return (AGREES if width <= BLUNT else BLURRED), excess
+    width, difference = SIGMAS * math.hypot(*errors) / scale, (llc - llc_ref) / scale
+    if abs(difference) > width:
+        return OFF, difference
+    return (AGREES if width <= WIDEST_INTERVAL else UNCERTAIN), difference
 
 
 def reference_of(trials: pd.DataFrame) -> tuple[float, float]:
-    """The LLC a problem's trials are scored against, and its standard error."""
+    """A problem's reference LLC and its standard error."""
     first = trials.iloc[0]
     return float(first.llc_ref), float(first.se_ref) if math.isfinite(first.se_ref) else 0.0
 
 
 def summary(found: Sequence[Finding], reference: str) -> str:
-    """What a problem's study found, in one sentence.
+    """The findings of one problem in one sentence.
 
     Args:
-        found: what each method found.
-        reference: the reference with its standard error.
+        found: The findings of all methods.
+        reference: The reference with its standard error, as text.
     """
-    order = (AGREES, BLURRED, OFF, NOTHING)
-    ranked = sorted(found, key=lambda one: (order.index(one.verdict), abs(one.excess)))
+    order = (AGREES, UNCERTAIN, OFF, NO_ESTIMATE)
+    ranked = sorted(found, key=lambda one: (order.index(one.verdict), abs(one.relative_difference)))
     clauses = []
     for finding in ranked:
         first = not any(one.verdict == AGREES for one in ranked[: len(clauses)])
@@ -166,26 +166,26 @@ def summary(found: Sequence[Finding], reference: str) -> str:
 
 
 def _clause(finding: Finding, reference: str) -> str:
-    """What one method found; the reference is named where it is given."""
+    """The part of the sentence about one method; it names the reference if it is given."""
     name, value, took = finding.method, finding.estimate, finding.seconds
-    if finding.verdict == NOTHING and finding.best is not None:
+    if finding.verdict == NO_ESTIMATE and finding.best is not None:
         return f"{name} gave no estimate with other seeds than its best trial's"
-    if finding.verdict == NOTHING:
+    if finding.verdict == NO_ESTIMATE:
         return f"{name} gave no estimate in {format_count(finding.trials, 'trial')}"
     if finding.verdict == AGREES:
-        # The best of many trials may agree by luck: how many do is told in the same breath.
+        # The best of many trials may agree by luck, so the sentence also says how many agree.
         share = f"{finding.agreeing} of {format_count(finding.trials, 'trial')}"
         if reference:
             agreement = f"{value} against {reference}; {share} do"
             return f"{name} agrees with the reference ({agreement}) in {took}"
         return f"{name} agrees too ({value}; {share}) in {took}"
-    if finding.verdict == BLURRED:
+    if finding.verdict == UNCERTAIN:
         return f"{name} is too uncertain to tell ({value}) in {took}"
-    return f"{name} is {deviation(finding.excess)} ({value}) in {took}"
+    return f"{name} is {deviation(finding.relative_difference)} ({value}) in {took}"
 
 
-def deviation(excess: float) -> str:
-    """A relative difference in words: `66 % high`, `4.2 % low`, `more than 1000 % high`."""
-    side = "high" if excess > 0 else "low"
-    size = format_percent(abs(excess)) if abs(excess) <= 10 else "more than 1000 %"
+def deviation(difference: float) -> str:
+    """A relative difference as text: `66 % high`, `4.2 % low`, `more than 1000 % high`."""
+    side = "high" if difference > 0 else "low"
+    size = format_percent(abs(difference)) if abs(difference) <= 10 else "more than 1000 %"
     return f"{size} {side}"

@@ -1,4 +1,4 @@
-"""Numbers -> words: as a person reads them, on a terminal and on a page."""
+"""Formatting of numbers, durations and settings, for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as 9 s, 2:05 min or 10:00:00 h."""
+    """A duration, such as `9 s`, `2:05 min` or `10:00:00 h`."""
     whole = round(seconds)
     if seconds < 60:
         return f"{seconds:.3g} s" if seconds < 9.95 else f"{whole} s"
@@ -18,12 +18,12 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
+    """A number with its noun: `1 trial`, `2 trials`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def format_list(names: Sequence[str], word: str = "and") -> str:
-    """`a`, `a and b`, `a, b and c`."""
+def join_words(names: Sequence[str], word: str = "and") -> str:
+    """Joins words: `a`, `a and b`, `a, b and c`."""
     names = list(names)
     if len(names) < 2:
         return "".join(names)
@@ -31,7 +31,7 @@ def format_list(names: Sequence[str], word: str = "and") -> str:
 
 
 def format_estimate(value: float | None, se: float | None) -> str:
-    """A value to the second digit of its standard error, as in 4.532 ± 0.021."""
+    """A value with its standard error to two digits, such as `4.532 ± 0.021`."""
     if value is None or not math.isfinite(value):
         return "-"
     if not se or not math.isfinite(se):
@@ -43,12 +43,12 @@ def format_estimate(value: float | None, se: float | None) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number to two digits, as in 0.031, 5.9 and 9.6e11."""
+    """A number to two digits, such as `0.031`, `5.9` or `9.6e11`."""
     return f"{value:.2g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
 def format_percent(share: float) -> str:
-    """A share to two digits: 0.064 %, 6.4 %, 64 %, 640 %; without an exponent below a million."""
+    """A share in percent, to two digits: `0.064 %`, `6.4 %`, `640 %`."""
     if share == 0 or not math.isfinite(share):
         return f"{share:.0f} %"
     digits = 1 - math.floor(math.log10(abs(share) * 100))
@@ -57,9 +57,9 @@ def format_percent(share: float) -> str:
 
 
 def format_settings(hyperparams: Mapping[str, Any]) -> str:
-    """Hyperparameters in one line, numbers to three digits."""
-    words = []
+    """Settings in one line, such as `eta0=0.001 batch=64`; floats to three digits."""
+    parts = []
     for name, value in hyperparams.items():
         shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-        words.append(f"{name}={shown}")
-    return " ".join(words)
+        parts.append(f"{name}={shown}")
+    return " ".join(parts)

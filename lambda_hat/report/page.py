@@ -1,4 +1,4 @@
-"""Trials + references -> page: one HTML file that needs nothing else."""
+"""The report page: one self-contained HTML file with tables, figures and provenance."""
 
 from __future__ import annotations
 
@@ -18,36 +18,46 @@ from lambda_hat.report.findings import (
     Finding,
     estimates_of,
     findings,
-    pick,
     read_trials,
     reference_of,
+    select,
     summary,
 )
 from lambda_hat.report.formatting import (
     format_count,
     format_estimate,
-    format_list,
     format_number,
     format_percent,
     format_settings,
+    join_words,
 )
 from lambda_hat.report.provenance import (
     Facts,
-    again_config,
-    computed,
-    known_values,
-    origin,
+    confirmation_config,
+    describe_computation,
+    describe_reference,
+    other_values,
     passed_gates,
     problem_json,
-    stored,
+    read_if_present,
 )
-from lambda_hat.report.settings import names_of
-from lambda_hat.report.style import GRID, HUES, INK, MUTED, PAPER, hue, name_of, style_sheet, to_svg
+from lambda_hat.report.settings import searched_settings
+from lambda_hat.report.style import (
+    BACKGROUND,
+    COLOURS,
+    GRID,
+    MUTED,
+    TEXT,
+    colour_and_marker,
+    css_name,
+    style_sheet,
+    to_svg,
+)
 from lambda_hat.store import Store
 from lambda_hat.tables.trials import read_table
 
-_NAMES = {"ink": INK, "muted": MUTED, "grid": GRID, "paper": PAPER, "accent": HUES[1]}
-_NAMES |= {"alarm": HUES[0], "good": HUES[2], "panel": GRID}
+_NAMES = {"ink": TEXT, "muted": MUTED, "grid": GRID, "paper": BACKGROUND, "accent": COLOURS[1]}
+_NAMES |= {"alarm": COLOURS[0], "good": COLOURS[2], "panel": GRID}
 
 _CAPTIONS = {
     "estimates": "Upper marks: the trial with the smallest error, with the 95 % interval of its "
@@ -62,12 +72,12 @@ _CAPTIONS = {
 
 
 def make_page(store: Store, *, about: Mapping[str, str], notes: Sequence[str]) -> str:
-    """The page of a results folder.
+    """Makes the report page of a results folder.
 
     Args:
-        store: where the table is, and the references and manifests behind it.
-        about: what the head says, by name; `command` is told to the reader too.
-        notes: what a reader should know of what is not in the table.
+        store: The folders with the tables, references, manifests and metrics.
+        about: Values for the `<meta>` elements of the page; `command` is shown to the reader too.
+        notes: Warnings to show at the top.
     """
     trials = read_trials(store.trials_table)
     runs = read_table(store.llc_table) if store.llc_table.exists() else []
@@ -96,14 +106,14 @@ def make_page(store: Store, *, about: Mapping[str, str], notes: Sequence[str]) -
 
 
 def _style() -> str:
-    names = "".join(f"--{name}:var(--{name_of(colour)});" for name, colour in _NAMES.items())
+    names = "".join(f"--{name}:var(--{css_name(colour)});" for name, colour in _NAMES.items())
     css = Path(__file__).with_name("page.css").read_text()
     return f"{style_sheet()}:root{{{names}}}\n{css}"
 
 
 def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.trials_table.stat().st_mtime))
-    methods = format_list([str(name) for name in trials.method.unique()])
+    methods = join_words([str(name) for name in trials.method.unique()])
     scope = f"{format_count(len(trials), 'trial')} of {methods}" if len(trials) else "No trial"
     lines = [
         "<h1>Samplers against their references</h1>",
@@ -119,30 +129,30 @@ def _head_lines(store: Store, trials: pd.DataFrame, command: str) -> str:
 def _problem(
     store: Store, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[str, str]:
-    """A problem's sentence, and its section of the page."""
+    """The summary sentence and the HTML section of one problem."""
     pid, label = rows.pid.iloc[0], rows.problem.iloc[0]
-    reference, found = stored(store.reference(pid)), findings(rows, runs)
+    reference, found = read_if_present(store.reference(pid)), findings(rows, runs)
     sentence = summary(found, format_estimate(*reference_of(rows)))
     metrics = [
-        stored(store.metrics(one.best.pid, one.best.method, one.best.trial_id))
+        read_if_present(store.metrics(one.best.pid, one.best.method, one.best.trial_id))
         for one in found
         if one.best is not None
     ]
     parts = [
         f'<section id="{escape(pid)}">',
         f'<h2>{escape(label)} <span class="pid">{escape(pid)}</span></h2>',
-        f'<p class="finding">{_unbroken(escape(sentence))}</p>',
+        f'<p class="finding">{_keep_together(escape(sentence))}</p>',
         _reference(store, rows, reference),
         "<h3>Methods</h3>",
         _methods(found, list(rows.method.unique())),
         _failures(rows),
         *_figures(rows, name),
         "<h3>How it was computed</h3>",
-        _facts(computed(reference, metrics) | _budget(rows)),
+        _facts(describe_computation(reference, metrics) | _budget(rows)),
         _details("The problem, composed", problem_json(reference)),
         _details(
             "To confirm: the best settings with other seeds, as a config of parsl-llc",
-            again_config(store, found),
+            confirmation_config(store, found),
         ),
         "</section>",
     ]
@@ -150,10 +160,10 @@ def _problem(
 
 
 def _reference(store: Store, rows: pd.DataFrame, reference: Mapping[str, Any]) -> str:
-    """The reference, and what speaks for it and against it."""
+    """The reference, how it was computed, and which gates it passed or failed."""
     status = str(rows.ref_status.iloc[-1])
     value = f"<b>{format_estimate(*reference_of(rows))}</b>"
-    how = origin(reference)
+    how = describe_reference(reference)
     lines = ["<h3>Reference</h3>", f"<p>LLC {value}{escape(f', by {how}' if how else '')}.</p>"]
     if status != "ok":
         lines.append(
@@ -167,12 +177,12 @@ def _reference(store: Store, rows: pd.DataFrame, reference: Mapping[str, Any]) -
     items = [f'<li class="broken"><b>✗</b>{escape(reason)}</li>' for reason in broken]
     items += [f'<li class="held"><b>✓</b>{escape(s)}</li>' for s in passed_gates(reference)]
     lines.append(f'<ul class="gates">{"".join(items)}</ul>' if items else "")
-    lines.append(_facts(known_values(reference)))
+    lines.append(_facts(other_values(reference)))
     return "\n".join(line for line in lines if line)
 
 
 def _methods(found: Sequence[Finding], methods: Sequence[str]) -> str:
-    """A table of each method's best trial, with its settings below it."""
+    """A table with the best trial of each method and its settings."""
     titles = "method,LLC,error,relative,seconds,full gradients,trials,failed,agree"
     head = "".join(f"<th>{title}</th>" for title in titles.split(","))
     body = "".join(_method(one, methods) for one in found)
@@ -187,13 +197,14 @@ def _methods(found: Sequence[Finding], methods: Sequence[str]) -> str:
 
 
 def _method(one: Finding, methods: Sequence[str]) -> str:
-    dot = f'<span class="dot" style="background:var(--{name_of(hue(one.method, methods)[0])})">'
+    colour = css_name(colour_and_marker(one.method, methods)[0])
+    dot = f'<span class="dot" style="background:var(--{colour})">'
     counts = [str(one.trials), f'<span class="bad">{one.failed}</span>' if one.failed else "0"]
     counts.append(str(one.agreeing))
     values, below = ["-"] * 5, "No trial gave an estimate."
     if one.best is not None:
         best = one.best
-        joint = math.hypot(_or_zero(best.se_hat), _or_zero(best.se_ref))
+        joint = math.hypot(_finite_or_zero(best.se_hat), _finite_or_zero(best.se_ref))
         work = (best.work or {}).get("full_gradients")
         values = [
             format_estimate(best.llc_hat, best.se_hat),
@@ -202,7 +213,10 @@ def _method(one: Finding, methods: Sequence[str]) -> str:
             f"{best.runtime_sec:.3g}" if math.isfinite(best.runtime_sec) else "-",
             format_number(work) if work else "-",
         ]
-        params = {name: best.hyperparams[name] for name in names_of([best.hyperparams], one.method)}
+        params = {
+            name: best.hyperparams[name]
+            for name in searched_settings([best.hyperparams], one.method)
+        }
         below = f"<code>{escape(format_settings(params))}</code> in trial {best.trial_number}"
         below += ", ended by its budget" if best.budget_exhausted else ""
         below += _confirmed(one)
@@ -214,24 +228,25 @@ def _method(one: Finding, methods: Sequence[str]) -> str:
 
 
 def _confirmed(one: Finding) -> str:
-    """What the best settings give under other seeds, on a line of its own."""
-    told = one.confirmation
-    if told is None or one.best is None:
+    """The confirmation of the best settings, on a separate line."""
+    confirmation = one.confirmation
+    if confirmation is None or one.best is None:
         return ""
-    if told.error is None:
-        return f"<br><b>none of {format_count(told.num_runs, 'other seed')} gave an estimate</b>"
-    joint = math.hypot(told.se_hat or 0.0, _or_zero(one.best.se_ref))
-    failed = f", {told.num_failed} of them failed" if told.num_failed else ""
+    seeds = format_count(confirmation.num_runs, "other seed")
+    if confirmation.error is None:
+        return f"<br><b>none of {seeds} gave an estimate</b>"
+    joint = math.hypot(confirmation.se_hat or 0.0, _finite_or_zero(one.best.se_ref))
+    failed = f", {confirmation.num_failed} of them failed" if confirmation.num_failed else ""
     return (
-        f"<br><b>with {format_count(told.num_runs, 'other seed')}{failed}: "
-        f"{format_estimate(told.llc_hat, told.se_hat)}</b>, "
-        f"error {format_estimate(told.error, joint)} "
-        f"({format_percent(abs(one.excess))})"
+        f"<br><b>with {seeds}{failed}: "
+        f"{format_estimate(confirmation.llc_hat, confirmation.se_hat)}</b>, "
+        f"error {format_estimate(confirmation.error, joint)} "
+        f"({format_percent(abs(one.relative_difference))})"
     )
 
 
 def _failures(rows: pd.DataFrame) -> str:
-    """Why trials failed: alike sentences once, with how often."""
+    """Reasons why trials failed, grouped by similar sentences, with counts."""
     failed = rows.drop(estimates_of(rows).index)
     if failed.empty:
         return ""
@@ -248,7 +263,7 @@ def _failures(rows: pd.DataFrame) -> str:
 
 
 def _figures(rows: pd.DataFrame, name: str) -> list[str]:
-    """The figures of a problem; none where there is nothing to compare with."""
+    """The figures of a problem; none if there is no reference."""
     if not math.isfinite(reference_of(rows)[0]):
         return []
     drawn = [
@@ -257,7 +272,7 @@ def _figures(rows: pd.DataFrame, name: str) -> list[str]:
         ("history", "Optimisation history", plots.history(rows)),
     ]
     for method in rows.method.unique():
-        if any(pick(rows, rows.method == method).hyperparams):
+        if any(select(rows, rows.method == method).hyperparams):
             figure = plots.hyperparameters(rows, method)
             drawn.append(("hyperparameters", f"Settings of {method}", figure))
     return [_figure(*one, name=f"f{name}-{place}") for place, one in enumerate(drawn)]
@@ -274,7 +289,7 @@ def _figure(kind: str, title: str, figure: Figure, *, name: str) -> str:
 
 def _budget(rows: pd.DataFrame) -> Facts:
     budgets = sorted(set(rows.budget_sec))
-    return {"budget of a trial": f"{format_list([f'{budget:g}' for budget in budgets])} s"}
+    return {"budget of a trial": f"{join_words([f'{budget:g}' for budget in budgets])} s"}
 
 
 def _facts(facts: Facts) -> str:
@@ -286,8 +301,8 @@ def _details(title: str, text: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{_code(text)}</details>" if text else ""
 
 
-def _unbroken(text: str) -> str:
-    """Keeps a number with its error and its unit on one line."""
+def _keep_together(text: str) -> str:
+    """Keeps a number, its error and its unit on one line."""
     return re.sub(r" (±|%|s\b|min\b|h\b)", "\u00a0\\1", text).replace("± ", "±\u00a0")
 
 
@@ -295,5 +310,5 @@ def _code(text: str) -> str:
     return f"<pre><code>{escape(text)}</code></pre>"
 
 
-def _or_zero(value: float) -> float:
+def _finite_or_zero(value: float) -> float:
     return value if math.isfinite(value) else 0.0

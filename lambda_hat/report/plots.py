@@ -1,7 +1,7 @@
-"""Trials -> figures: one function a figure, for the page and for a notebook.
+"""Figures of the report, one function each; they also work in a notebook.
 
-Each takes the trials of one problem, as `read_trials` gives them, and returns a Figure whose
-title says what is to be seen. None touches pyplot or the caller's style.
+Each function takes the trials of one problem, as returned by `read_trials`, and returns a Figure
+whose title states the finding. None of them uses pyplot or changes the caller's style.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lambda_hat.report.findings import (
     AGREES,
-    NOTHING,
+    NO_ESTIMATE,
     OFF,
     SIGMAS,
     Finding,
@@ -28,45 +28,45 @@ from lambda_hat.report.findings import (
     deviation,
     estimates_of,
     findings,
-    pick,
     reference_of,
     relative_error,
+    select,
 )
-from lambda_hat.report.formatting import format_count, format_duration, format_list, format_number
+from lambda_hat.report.formatting import format_count, format_duration, format_number, join_words
 from lambda_hat.report.settings import (
     choices_of,
-    concentration,
     is_choice,
     is_log,
-    names_of,
+    most_concentrated,
+    searched_settings,
     values_of,
 )
 from lambda_hat.report.style import (
+    BACKGROUND,
     BAND,
-    INK,
     MUTED,
-    PAPER,
+    TEXT,
     ErrorScale,
+    colour_and_marker,
+    draw_markers,
     footnote,
-    hue,
     jitter,
     legend,
     log_axis,
+    marker_size,
     new_figure,
-    points,
-    size_of,
-    styled,
+    with_report_style,
 )
 
-CLOSE = 0.05
-"""A relative error that many would call good enough."""
+GOOD_ERROR = 0.05
+"""A relative error that is good enough for many purposes."""
 
 
-@styled
+@with_report_style
 def estimates(trials: pd.DataFrame) -> Figure:
-    """LLC of each method: all trials faint, the best with its 95 % interval, and the reference.
+    """LLC estimates of each method (faint), the best trial with its 95 % interval, the reference.
 
-    On the right the same near the reference, where errors of less than a few standard errors show.
+    The right panel shows the same close to the reference.
     """
     found = findings(trials)
     figure = new_figure(_verdicts(found), 1.55 + 0.72 * len(found))
@@ -83,10 +83,10 @@ def estimates(trials: pd.DataFrame) -> Figure:
     if near:
         panels[1].set_title("near the reference", color=MUTED)
     values = estimates_of(trials).llc_hat
-    beyond = values[(values - reference_of(trials)[0]).abs() > wide]
-    if len(beyond):
-        farthest = beyond[beyond.abs().idxmax()]
-        note = f"{format_count(len(beyond), 'trial')} beyond the axis"
+    outside = values[(values - reference_of(trials)[0]).abs() > wide]
+    if len(outside):
+        farthest = outside[outside.abs().idxmax()]
+        note = f"{format_count(len(outside), 'trial')} beyond the axis"
         footnote(figure, [f"▶ {note}, up to an LLC of {format_number(farthest)}"])
     return figure
 
@@ -99,15 +99,19 @@ def _failures(one: Finding) -> str:
 
 def _verdicts(found: Sequence[Finding]) -> str:
     agreeing = [one.method for one in found if one.verdict == AGREES]
-    words = [f"{one.method} is {deviation(one.excess)}" for one in found if one.verdict == OFF]
-    words += [f"{one.method} gave no estimate" for one in found if one.verdict == NOTHING]
+    words = [
+        f"{one.method} is {deviation(one.relative_difference)}"
+        for one in found
+        if one.verdict == OFF
+    ]
+    words += [f"{one.method} gave no estimate" for one in found if one.verdict == NO_ESTIMATE]
     verb = "agrees" if len(agreeing) == 1 else "agree"
-    head = f"{format_list(agreeing)} {verb} with the reference" if agreeing else "none agrees"
+    head = f"{join_words(agreeing)} {verb} with the reference" if agreeing else "none agrees"
     return f"Best trials: {'; '.join([head, *words])}"
 
 
 def _windows(trials: pd.DataFrame, found: Sequence[Finding]) -> tuple[float, float]:
-    """Half widths of the view of all trials, and of one nearer to the reference (0 for none)."""
+    """Half widths of the two panels: all trials, and close to the reference (0 for no panel)."""
     llc, se = reference_of(trials)
     off = (estimates_of(trials).llc_hat - llc).abs()
     cap = 2.0 * (abs(llc) or 1.0)
@@ -133,40 +137,42 @@ def _estimate_panel(
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.axvspan(llc - SIGMAS * se, llc + SIGMAS * se, color=BAND, alpha=0.7, lw=0, zorder=0.5)
-    axes.axvline(llc, color=INK, lw=0.9, zorder=1)
+    axes.axvline(llc, color=TEXT, lw=0.9, zorder=1)
     for place, one in enumerate(found):
-        colour, marker = hue(one.method, list(trials.method.unique()))
-        rows = estimates_of(pick(trials, trials.method == one.method))
+        colour, marker = colour_and_marker(one.method, list(trials.method.unique()))
+        rows = estimates_of(select(trials, trials.method == one.method))
         y = place + 0.22 + 0.3 * jitter(rows.trial_number)
         faint: dict[str, Any] = {
             "color": colour,
             "alpha": 0.4,
-            "markersize": size_of(len(rows)) - 1.5,
+            "markersize": marker_size(len(rows)) - 1.5,
         }
         for side, (mark, edge) in {"low": (8, low), "high": (9, high)}.items():
             out = rows.llc_hat < low if side == "low" else rows.llc_hat > high
-            points(axes, [edge] * int(out.sum()), y[out], marker=mark, clip_on=False, **faint)
+            draw_markers(axes, [edge] * int(out.sum()), y[out], marker=mark, clip_on=False, **faint)
         inside = rows.llc_hat.between(low, high)
-        points(axes, rows.llc_hat[inside], y[inside], marker=marker, **faint)
+        draw_markers(axes, rows.llc_hat[inside], y[inside], marker=marker, **faint)
         if one.best is not None:
-            _best(axes, one, place - 0.14, colour, marker)
+            _draw_best(axes, one, place - 0.14, colour, marker)
     axes.set_xlabel("LLC (the band is the reference's 95 % interval)")
     axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
-def _best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> None:
-    """The best trial with its interval and its number, at the edge where it is beyond."""
-    assert one.best is not None  # Its caller has looked.
+def _draw_best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> None:
+    """Draws the best trial with interval and label, at the edge if it is outside the axis."""
+    assert one.best is not None  # Checked by the caller.
     low, high = axes.get_xlim()
     value, se = float(one.best.llc_hat), float(one.best.se_hat)
     shown = min(max(value, low), high)
     if low <= value <= high:
         spread = SIGMAS * se if math.isfinite(se) else 0.0
         axes.errorbar(value, y, xerr=spread, color=colour, lw=2, capsize=3.5, zorder=3)
-        points(axes, [value], [y], color=colour, marker=marker, markersize=7.5, zorder=4)
+        draw_markers(axes, [value], [y], color=colour, marker=marker, markersize=7.5, zorder=4)
     else:
         mark = 8 if value < low else 9
-        points(axes, [shown], [y], color=colour, marker=mark, markersize=9, clip_on=False, zorder=4)
+        draw_markers(
+            axes, [shown], [y], color=colour, marker=mark, markersize=9, clip_on=False, zorder=4
+        )
     place = (shown - low) / (high - low)
     side = "left" if place < 0.25 else "right" if place > 0.75 else "center"
     axes.annotate(
@@ -176,32 +182,32 @@ def _best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> None:
         textcoords="offset points",
         ha=side,
         color=colour,
-        path_effects=[withStroke(linewidth=3, foreground=PAPER)],
+        path_effects=[withStroke(linewidth=3, foreground=BACKGROUND)],
     )
 
 
-@styled
+@with_report_style
 def errors_by_time(trials: pd.DataFrame) -> Figure:
-    """Relative error against seconds of each trial, with the Pareto front of all methods."""
-    trials = pick(trials, trials.runtime_sec.notna())
+    """Relative error against wall time of each trial, with the Pareto front over all methods."""
+    trials = select(trials, trials.runtime_sec.notna())
     if trials.empty:
         return new_figure("No trial has a wall time", 1.0)
     relative = relative_error(trials)
-    figure = new_figure(_quickest(trials, relative), 3.9)
+    figure = new_figure(_fastest_within(trials, relative), 3.9)
     axes, scale = figure.subplots(), ErrorScale(relative)
     seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
     log_axis(axes, seconds.min(), seconds.max())
     scale.format_axis(axes)
-    handles = [_noise(axes, trials)]
+    handles = [_shade_reference_error(axes, trials)]
     for method, rows in trials.groupby("method", sort=False):
-        colour, marker = hue(str(method), list(trials.method.unique()))
+        colour, marker = colour_and_marker(str(method), list(trials.method.unique()))
         style: dict[str, Any] = {"color": colour, "marker": marker}
         noise = agrees(rows)
-        for sort, face in ((~noise, {}), (noise, {"mfc": PAPER})):
+        for sort, face in ((~noise, {}), (noise, {"mfc": BACKGROUND})):
             some = rows.index[sort]
-            scale.draw(axes, pick(seconds, some), pick(relative, some), **style, **face)
+            scale.draw(axes, select(seconds, some), select(relative, some), **style, **face)
         handles.append(Line2D([], [], ls="none", label=str(method), **style))
-    front = _front(trials, relative)
+    front = _pareto_front(trials, relative)
     if len(front):
         edge = axes.get_xlim()[1]
         x, y = [*front.index, edge], [*front, front.iloc[-1]]
@@ -212,46 +218,48 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
     axes.set_xlabel("wall time of the trial (seconds)")
     legend(axes, handles)
     hollow = f"hollow: within {SIGMAS} joint standard errors"
-    footnote(figure, [hollow, scale.says(relative)])
+    footnote(figure, [hollow, scale.outlier_note(relative)])
     return figure
 
 
-def _quickest(trials: pd.DataFrame, relative: pd.Series) -> str:
-    near = trials[relative <= CLOSE].groupby("method").runtime_sec.min().sort_values()
+def _fastest_within(trials: pd.DataFrame, relative: pd.Series) -> str:
+    near = trials[relative <= GOOD_ERROR].groupby("method").runtime_sec.min().sort_values()
     words = [f"{method} {format_duration(seconds)}" for method, seconds in near.items()]
     words += [f"{method} none" for method in trials.method.unique() if method not in near.index]
-    return f"Shortest trial with an error below {CLOSE:.0%}: ".replace("%", " %") + ", ".join(words)
+    return f"Shortest trial with an error below {GOOD_ERROR:.0%}: ".replace("%", " %") + ", ".join(
+        words
+    )
 
 
-def _front(trials: pd.DataFrame, relative: pd.Series) -> pd.Series:
-    """The least error that any trial as short or shorter has, by seconds, where it falls."""
+def _pareto_front(trials: pd.DataFrame, relative: pd.Series) -> pd.Series:
+    """The Pareto front: smallest error so far by wall time, at the times where it improves."""
     by_time = relative.set_axis(trials.runtime_sec.clip(lower=1e-3)).dropna().sort_index()
     least = by_time.cummin()
-    least = pick(least, ~least.index.duplicated(keep="last"))
-    return pick(least, ~least.duplicated())
+    least = select(least, ~least.index.duplicated(keep="last"))
+    return select(least, ~least.duplicated())
 
 
-def _noise(axes: Axes, trials: pd.DataFrame) -> Any:
-    """Shades the errors that the reference's own error explains."""
+def _shade_reference_error(axes: Axes, trials: pd.DataFrame) -> Any:
+    """Shades errors that are within the reference's own 95 % interval."""
     llc, se = reference_of(trials)
     level = SIGMAS * se / (abs(llc) or 1.0)
     label = "within the reference's 95 % interval"
     return axes.axhspan(0, level, color=BAND, alpha=0.45, lw=0, zorder=0.5, label=label)
 
 
-@styled
+@with_report_style
 def history(trials: pd.DataFrame) -> Figure:
-    """Error of each trial in the order they were asked, and the best so far, by study."""
+    """Error of each trial in the order of proposal, and the best so far, for each method."""
     relative = relative_error(trials)
     gains: list[str] = []
     figure = new_figure("", 3.7)
     axes, scale = figure.subplots(), ErrorScale(relative)
     scale.format_axis(axes)
-    handles = [_noise(axes, trials)]
+    handles = [_shade_reference_error(axes, trials)]
     for method, rows in trials.groupby("method", sort=False):
         rows = rows.sort_values("trial_number")
-        colour, marker = hue(str(method), list(trials.method.unique()))
-        errors = pick(relative, rows.index)
+        colour, marker = colour_and_marker(str(method), list(trials.method.unique()))
+        errors = select(relative, rows.index)
         scale.draw(axes, rows.trial_number, errors, color=colour, marker=marker, alpha=0.45)
         best = errors.cummin().ffill().clip(scale.low, scale.top)
         axes.step(rows.trial_number, best, where="post", color=colour, lw=2, zorder=3)
@@ -265,36 +273,36 @@ def history(trials: pd.DataFrame) -> Figure:
     axes.set_xlabel("trial number (lines: best so far)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes, handles)
-    footnote(figure, [scale.says(relative)])
+    footnote(figure, [scale.outlier_note(relative)])
     return figure
 
 
-@styled
+@with_report_style
 def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
-    """Relative error against each setting that was searched, for one method of one problem.
+    """Relative error against each searched setting, for one method.
 
-    The x axis is logarithmic where the search was; the best trial has a ring.
+    The x axis is logarithmic where the search was. A ring marks the best trial.
 
     Raises:
         ValueError: The method has no trials.
     """
-    rows = pick(trials, trials.method == method)
+    rows = select(trials, trials.method == method)
     if rows.empty:
         raise ValueError(f"`method` must have trials, but got {method!r}.")
-    names = names_of(rows.hyperparams, method)
+    names = searched_settings(rows.hyperparams, method)
     relative = relative_error(rows)
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
-    figure = new_figure(concentration(rows, method), 1.0 + 2.05 * lines)
+    figure = new_figure(most_concentrated(rows, method), 1.0 + 2.05 * lines)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    scale, look = ErrorScale(relative), hue(method, list(trials.method.unique()))
+    scale, look = ErrorScale(relative), colour_and_marker(method, list(trials.method.unique()))
     for axes, name in zip(grid.flat, names, strict=False):
         _setting_panel(axes, rows, relative, name, scale, look)
     for axes in grid.flat[len(names) :]:
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel("relative error")
-    footnote(figure, ["○ the least error", scale.says(relative)])
+    footnote(figure, ["○ the least error", scale.outlier_note(relative)])
     return figure
 
 
@@ -325,5 +333,5 @@ def _setting_panel(
     if relative.notna().any():
         best = relative.idxmin()
         place = [values[best]], [min(max(relative[best], scale.low), scale.top)]
-        points(axes, *place, marker="o", markersize=11, mfc="none", mec=INK, mew=1.2)
+        draw_markers(axes, *place, marker="o", markersize=11, mfc="none", mec=TEXT, mew=1.2)
     axes.set_xlabel(name)

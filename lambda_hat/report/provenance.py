@@ -1,4 +1,4 @@
-"""ref.json + manifests -> words: why a reference may be believed, and how all was computed."""
+"""Provenance for the report: how reference and trials were computed, and the reference's gates."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ _ASK: dict[str, Callable[..., list[Gate]]] = {"smc": check_smc_gates, "gibbs": c
 """The gates of the methods other than HMC."""
 
 
-def stored(path: Path) -> dict[str, Any]:
-    """A JSON file of the store; empty where there is none that is whole."""
+def read_if_present(path: Path) -> dict[str, Any]:
+    """Reads a JSON file; an empty mapping if it is missing or damaged."""
     try:
         return read_json(path)
     except (FileNotFoundError, BrokenFile):
@@ -87,12 +87,12 @@ def passed_gates(reference: Mapping[str, Any]) -> list[str]:
         else:
             in_float64 = bool((reference.get("versions") or {}).get("x64"))
             asked = check_gates(**given, float64=in_float64)
-        return [_says(gate, numbers, evidence) for gate in asked if gate.passed]
+        return [_sentence(gate, numbers, evidence) for gate in asked if gate.passed]
     except (KeyError, TypeError):
         return []  # A diagnostic that a gate needs is missing or null.
 
 
-def _says(gate: Gate, numbers: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+def _sentence(gate: Gate, numbers: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     if gate.name == "shift_bias":
         return _minimum(numbers["llc"], evidence)
     return _PASSED[gate.name](numbers) if gate.name in _PASSED else f"{gate.name} holds."
@@ -113,8 +113,8 @@ def _minimum(llc: float, evidence: Mapping[str, Any]) -> str:
     )
 
 
-def origin(reference: Mapping[str, Any]) -> str:
-    """How a reference was made, in half a sentence; empty where its file is missing."""
+def describe_reference(reference: Mapping[str, Any]) -> str:
+    """How a reference was computed, in a phrase; empty if its file is missing."""
     numbers, settings = reference.get("diagnostics") or {}, reference.get("settings") or {}
     method = reference.get("method") or settings.get("method")
     if not method:
@@ -133,8 +133,8 @@ def origin(reference: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def known_values(reference: Mapping[str, Any]) -> Facts:
-    """What else is known of the reference's number."""
+def other_values(reference: Mapping[str, Any]) -> Facts:
+    """Exact and asymptotic values and the results of single methods, where known."""
     facts: Facts = {}
     if reference.get("llc_exact") is not None:
         facts["exact value at this n"] = f"{reference['llc_exact']:.5g}"
@@ -146,12 +146,14 @@ def known_values(reference: Mapping[str, Any]) -> Facts:
     return facts
 
 
-def computed(reference: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Facts:
-    """The estimand and what computed it.
+def describe_computation(
+    reference: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> Facts:
+    """The estimand, its constants, and the versions of the software that computed it.
 
     Args:
-        reference: what ref.json holds.
-        metrics: what the metrics.json of the best trials hold.
+        reference: Content of ref.json.
+        metrics: Contents of the metrics.json files of the best trials.
     """
     facts: Facts = {}
     names = {"n": "n", "d": "d", "beta": "β", "nbeta": "nβ", "gamma": "γ", "init_loss": "L_n(w*)"}
@@ -171,29 +173,29 @@ def _number(reference: Mapping[str, Any], name: str) -> bool:
 
 
 def _versions(versions: Mapping[str, Any]) -> str:
-    """`float64 on cpu: jax 0.10.2, ..`."""
+    """Precision, platform and versions, such as `float64 on cpu: jax 0.10.2, ..`."""
     precision = "float64" if versions.get("x64") else "float32"
     named = [f"{k} {v}" for k, v in versions.items() if k not in ("x64", "platform")]
     return f"{precision} on {versions.get('platform', 'an unknown platform')}: {', '.join(named)}"
 
 
 def problem_json(reference: Mapping[str, Any]) -> str:
-    """The composed problem, as a person reads it; empty where it is not known."""
+    """The composed problem as YAML; empty if it is not known."""
     problem = reference.get("problem")
     return yaml.safe_dump(problem, sort_keys=False, default_flow_style=None) if problem else ""
 
 
-def again_config(store: Store, found: Sequence[Finding]) -> str:
-    """A config of `parsl-llc` that runs each method's best settings with three other seeds.
+def confirmation_config(store: Store, found: Sequence[Finding]) -> str:
+    """A `parsl-llc` config that runs each method's best settings with three other seeds.
 
-    Empty where the artifacts folder has no manifest that tells the problem as it was spelled.
+    Empty if the artifacts folder has no manifest, which holds the problem as the user wrote it.
     """
     problem, samplers, budget = None, [], 0.0
     for one in found:
         if one.best is None:
             continue
         best = one.best
-        manifest = stored(store.manifest(best.pid, best.method, best.trial_id))
+        manifest = read_if_present(store.manifest(best.pid, best.method, best.trial_id))
         problem = problem or manifest.get("problem")
         budget = max(budget, float(best.budget_sec))
         settings = {name: _plain(value) for name, value in best.hyperparams.items()}
@@ -205,7 +207,7 @@ def again_config(store: Store, found: Sequence[Finding]) -> str:
 
 
 def _lines(config: Mapping[str, Any]) -> list[str]:
-    """YAML with an entry a line, as a person would write it; JSON's braces are YAML's too."""
+    """YAML with one entry per line; entries are JSON, which is also YAML."""
     lines = []
     for key, value in config.items():
         if isinstance(value, list):
@@ -216,5 +218,5 @@ def _lines(config: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: pandas may have made it NumPy's."""
+    """A plain Python value: pandas may have made it a NumPy scalar."""
     return value.item() if hasattr(value, "item") else value

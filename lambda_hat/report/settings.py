@@ -1,4 +1,4 @@
-"""Trials of one method -> its settings: their order, their kind, and where they are good."""
+"""Searched settings of one method: their order, their type, and which ranges gave small errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lambda_hat.report.formatting import format_count, format_number
 
 
 def is_choice(method: str, name: str, values: pd.Series) -> bool:
-    """Whether a setting is one of a few choices: a name, or a number of the default choices."""
+    """Whether a setting is categorical: a text, or a number from a list of choices."""
     seen = values.dropna()
     if seen.map(lambda value: isinstance(value, str | bool)).any():
         return True
@@ -23,7 +23,7 @@ def is_choice(method: str, name: str, values: pd.Series) -> bool:
 
 
 def is_log(method: str, name: str, values: pd.Series) -> bool:
-    """Whether a setting was searched evenly in its logarithm, as far as defaults or values tell."""
+    """Whether a setting was searched on a log scale, judged by its default range or its values."""
     entry = SEARCH_SPACE.get(method, {}).get(name)
     numbers = values.dropna().astype(float)
     if numbers.empty or numbers.min() <= 0:
@@ -33,15 +33,15 @@ def is_log(method: str, name: str, values: pd.Series) -> bool:
     return entry.log
 
 
-def names_of(hyperparams: Iterable[Mapping[str, Any]], method: str) -> list[str]:
-    """The settings that were searched, those with a default range first and in its order."""
+def searched_settings(hyperparams: Iterable[Mapping[str, Any]], method: str) -> list[str]:
+    """Names of the searched settings; those with a default range come first, in its order."""
     seen = dict.fromkeys(name for params in hyperparams for name in params)
     known = [name for name in SEARCH_SPACE.get(method, {}) if name in seen]
     return [*known, *(name for name in seen if name not in known)]
 
 
-def concentration(rows: pd.DataFrame, method: str) -> str:
-    """Which setting the best trials have most in common."""
+def most_concentrated(rows: pd.DataFrame, method: str) -> str:
+    """A sentence on the setting in which the best trials differ least."""
     relative = relative_error(rows).dropna()
     count = max(3, round(len(relative) / 4))
     if len(relative) < 2 * count:
@@ -49,7 +49,7 @@ def concentration(rows: pd.DataFrame, method: str) -> str:
         return f"{method}: {estimates} in {format_count(len(rows), 'trial')}"
     best = relative.nsmallest(count).index
     shares: dict[float, str] = {}
-    for name in names_of(rows.hyperparams, method):
+    for name in searched_settings(rows.hyperparams, method):
         values = values_of(rows, name)
         if is_choice(method, name, values) or values.nunique() < 4:
             continue
@@ -66,12 +66,12 @@ def concentration(rows: pd.DataFrame, method: str) -> str:
 
 
 def values_of(rows: pd.DataFrame, name: str) -> pd.Series:
-    """One setting of each trial; None where a trial has no such setting."""
+    """The value of one setting in each trial; None where a trial does not have it."""
     return rows.hyperparams.map(lambda params: params.get(name))
 
 
 def choices_of(method: str, name: str, values: pd.Series) -> list[Any]:
-    """The choices that were tried: numbers by size, names in the order of the default range."""
+    """The choices that were tried: numbers sorted, texts in the order of the default range."""
     known = list(getattr(SEARCH_SPACE.get(method, {}).get(name), "choices", ()))
     seen = list(values.dropna().unique())
     if not any(isinstance(choice, str) for choice in seen):

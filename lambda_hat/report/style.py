@@ -1,4 +1,4 @@
-"""Figure -> SVG: colours of light and dark pages, and axes that hold what is off their scale."""
+"""Style of the figures: colours, markers, axes, and SVG that follows light and dark pages."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from lambda_hat.conf.search_space import SEARCH_SPACE
 from lambda_hat.report.formatting import format_number
 
 WIDTH = 8.2
-"""Inches: a figure is as wide as the page's column."""
-INK, MUTED, GRID, BAND, PAPER = "#1d2228", "#5b6672", "#e2e6ea", "#c3cad2", "#fffffe"
-HUES: tuple[str, ...] = ("#d55e00", "#0072b2", "#009e73", "#a6488a", "#9a7400", "#4b4fb3")
-"""Okabe and Ito's, where they are dark enough for paper: told apart by the colour-blind too."""
+"""Width of every figure in inches: that of the page's column."""
+TEXT, MUTED, GRID, BAND, BACKGROUND = "#1d2228", "#5b6672", "#e2e6ea", "#c3cad2", "#fffffe"
+COLOURS: tuple[str, ...] = ("#d55e00", "#0072b2", "#009e73", "#a6488a", "#9a7400", "#4b4fb3")
+"""Based on the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 MARKERS = "osD^vP"
-DARK: dict[str, str] = dict(
+DARK_COLOURS: dict[str, str] = dict(
     zip(
-        (INK, MUTED, GRID, BAND, PAPER, *HUES),
+        (TEXT, MUTED, GRID, BAND, BACKGROUND, *COLOURS),
         ("#e4e7ea", "#9da8b4", "#2c333b", "#49535e", "#14181d")
         + ("#f58a3c", "#56b4e9", "#34c79b", "#e08cc6", "#d9b13b", "#9a9df0"),
         strict=True,
     )
 )
-"""What each colour becomes on a dark page."""
+"""The colour that replaces each of these on a dark page."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "font.family": "DejaVu Sans",
     "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
+    "axes.labelcolor": TEXT,
     "axes.titlesize": 9.0,
     "axes.titlelocation": "left",
     "axes.facecolor": "none",
@@ -51,11 +51,11 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "text.color": INK,
+    "text.color": TEXT,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
     "legend.frameon": False,
     "figure.facecolor": "none",
     "figure.titlesize": 10.5,
@@ -64,11 +64,11 @@ _STYLE: dict[Any, Any] = {
 }
 _WRITING: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "lambda-hat"}
 _MANY = 500
-"""Points of one kind beyond which they are a picture in the SVG, and not shapes."""
+"""Series of more markers than this are rasterized in the SVG."""
 
 
-def styled(figure: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Lets a function draw with the report's style, whatever the caller's is."""
+def with_report_style(figure: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorator: draws a figure with the report's style and leaves the caller's style alone."""
 
     @wraps(figure)
     def drawn(*args: Any, **kwargs: Any) -> Figure:
@@ -79,21 +79,21 @@ def styled(figure: Callable[..., Figure]) -> Callable[..., Figure]:
 
 
 def new_figure(title: str, height: float) -> Figure:
-    """An empty figure of the page's width with a title that says the finding."""
+    """An empty figure with a title that states the finding."""
     figure = Figure(figsize=(WIDTH, height), layout=ConstrainedLayoutEngine(wspace=0.05))
     figure.suptitle("\n".join(wrap(title, 92)), x=0.01, ha="left")
     return figure
 
 
 def footnote(figure: Figure, notes: Sequence[str]) -> None:
-    """What the marks of a figure mean, at its foot; empty notes are left out."""
+    """Writes notes below the axes, such as the meaning of markers; empty notes are left out."""
     text = "   ".join(note for note in notes if note)
     if text:
         figure.supxlabel("\n".join(wrap(text, 120)), x=0.01, ha="left", size=8.5, color=MUTED)
 
 
 def legend(axes: Axes, handles: Sequence[Any]) -> None:
-    """The legend, in a line between title and axes."""
+    """Draws the legend in one line between title and axes."""
     axes.legend(
         handles=handles,
         loc="lower left",
@@ -107,7 +107,7 @@ def legend(axes: Axes, handles: Sequence[Any]) -> None:
 
 
 def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
-    """Makes the x axis logarithmic over [low, high], with at most so many labels."""
+    """Makes the x axis logarithmic over [low, high], with at most `most` tick labels."""
     pad = (high / low) ** 0.06 if high > low else 1.5
     axes.set_xscale("log")
     axes.set_xlim(low / pad, high * pad)
@@ -132,38 +132,38 @@ def _plain(value: float, position: int | None = None) -> str:
     return format_number(value)
 
 
-def hue(method: str, methods: Sequence[str]) -> tuple[str, str]:
-    """Colour and marker of a method: the same in all figures, whatever else is in them."""
+def colour_and_marker(method: str, methods: Sequence[str]) -> tuple[str, str]:
+    """Colour and marker of a method, the same in every figure and report."""
     known = [*SEARCH_SPACE, *sorted(set(methods) - set(SEARCH_SPACE))]
     index = known.index(method)
-    return HUES[index % len(HUES)], MARKERS[index % len(MARKERS)]
+    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
-def points(axes: Axes, x: Any, y: Any, **kwargs: Any) -> None:
-    """Markers without a line."""
+def draw_markers(axes: Axes, x: Any, y: Any, **kwargs: Any) -> None:
+    """Draws markers without a line; many markers are rasterized."""
     if len(x):
         kwargs = {"linestyle": "none", "rasterized": len(x) > _MANY, **kwargs}
         axes.plot(np.asarray(x, float), np.asarray(y, float), **kwargs)
 
 
 def jitter(numbers: pd.Series) -> pd.Series:
-    """Offsets in [-0.5, 0.5) by trial number, the same each time, for marks that would overlap."""
+    """Offsets in [-0.5, 0.5) that depend on the trial number only, to separate markers."""
     return (0.618 * numbers) % 1 - 0.5
 
 
-def size_of(count: int) -> float:
-    """Size of marks, in points: smaller where there are many."""
+def marker_size(count: int) -> float:
+    """Marker size in points: smaller if there are many."""
     return 5.5 if count <= 200 else 3.5
 
 
 class ErrorScale:
-    """A logarithmic axis of relative errors, with room on top for what has no place on it.
+    """A logarithmic y axis for relative errors, with extra rows for outliers and failed trials.
 
-    Errors above 1000 % are drawn as triangles at the upper end and failed trials as crosses
-    above it, so that one chain that ran away does not flatten all the others.
+    Errors above 1000 % are drawn as triangles at the upper end, and failed trials as crosses
+    above them, so that one diverged chain does not compress all other errors.
 
     Args:
-        errors: relative errors; NaN for failed trials.
+        errors: Relative errors; NaN for failed trials.
     """
 
     LEAST, MOST = 1e-6, 10.0
@@ -177,12 +177,12 @@ class ErrorScale:
         self.top = self.MOST if above else min(self.MOST, max(high * 1.4, 10 * self.low))
         self._off = 10 ** (0.05 * math.log10(self.top / self.low))
         self.failed = self.top * self._off**2
-        """Where failed trials go."""
+        """y position of failed trials."""
         self.fails = bool(errors.isna().any())
         self.high = self.failed * self._off if self.fails else self.top * self._off
 
     def format_axis(self, axes: Axes, label: str = "error relative to the reference") -> None:
-        """Makes the y axis of the axes this scale."""
+        """Applies this scale to the y axis."""
         axes.set_yscale("log")
         axes.set_ylim(self.low, self.high)
         first, last = round(math.log10(self.low)), math.floor(math.log10(self.top))
@@ -199,18 +199,18 @@ class ErrorScale:
         return "failed" if math.isclose(value, self.failed) else f"{100 * value:g} %"
 
     def draw(self, axes: Axes, x: pd.Series, errors: pd.Series, **kwargs: Any) -> None:
-        """Draws trials: markers, triangles for those above the scale, crosses for failed ones."""
-        kwargs.setdefault("markersize", size_of(len(errors)))
+        """Draws trials as markers, outliers as triangles and failed trials as crosses."""
+        kwargs.setdefault("markersize", marker_size(len(errors)))
         inside = errors.le(self.MOST)
-        points(axes, x[inside], np.clip(errors[inside], self.low, None), **kwargs)
+        draw_markers(axes, x[inside], np.clip(errors[inside], self.low, None), **kwargs)
         bare = {"color": kwargs["color"], "alpha": 0.8, "clip_on": False}
         above, failed = errors.gt(self.MOST), errors.isna()
-        points(axes, x[above], [self.top] * int(above.sum()), marker=6, markersize=7, **bare)
+        draw_markers(axes, x[above], [self.top] * int(above.sum()), marker=6, markersize=7, **bare)
         bare |= {"markersize": kwargs["markersize"], "marker": "x"}
-        points(axes, x[failed], [self.failed] * int(failed.sum()), **bare)
+        draw_markers(axes, x[failed], [self.failed] * int(failed.sum()), **bare)
 
-    def says(self, errors: pd.Series) -> str:
-        """What to say of trials above the scale, if there are any."""
+    def outlier_note(self, errors: pd.Series) -> str:
+        """A footnote on errors above the scale; empty if there are none."""
         above = np.asarray(errors[errors > self.MOST])
         if not len(above):
             return ""
@@ -220,11 +220,11 @@ class ErrorScale:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element for a page: its colours follow the page's.
+    """Renders a figure as an SVG element whose colours follow the page's.
 
     Args:
-        figure: what to draw.
-        name: put before the ids of the element, which must be unique in a page.
+        figure: The figure.
+        name: Prefix of the element's ids, which must be unique in a page.
     """
     file = io.StringIO()
     with mpl.rc_context(rc=_WRITING):
@@ -236,20 +236,20 @@ def to_svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
     text = re.sub(r"(<svg [^>]*?)width=\"[^\"]*\" ", r"\1", text, count=1)
     text = re.sub(r"(<svg [^>]*?)height=\"[^\"]*\" ", r"\1", text, count=1)
-    for colour in DARK:
-        text = text.replace(colour, f"var(--{name_of(colour)})")
+    for colour in DARK_COLOURS:
+        text = text.replace(colour, f"var(--{css_name(colour)})")
     return text
 
 
-def name_of(colour: str) -> str:
-    """The name of a colour in the page's style sheet."""
-    return f"c{list(DARK).index(colour)}"
+def css_name(colour: str) -> str:
+    """The CSS variable of a colour."""
+    return f"c{list(DARK_COLOURS).index(colour)}"
 
 
 def style_sheet() -> str:
-    """The colours as CSS variables, for light pages and dark ones."""
-    light = "".join(f"--{name_of(colour)}:{colour};" for colour in DARK)
-    dark = "".join(f"--{name_of(colour)}:{other};" for colour, other in DARK.items())
+    """CSS that defines the colours as variables, for light and dark pages and print."""
+    light = "".join(f"--{css_name(colour)}:{colour};" for colour in DARK_COLOURS)
+    dark = "".join(f"--{css_name(colour)}:{other};" for colour, other in DARK_COLOURS.items())
     return (
         f":root{{color-scheme:light dark;{light}}}"
         f"@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"

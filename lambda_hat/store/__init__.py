@@ -1,4 +1,4 @@
-"""Where results are kept: content ids, the layout of folders, atomic files, and a folder's lock."""
+"""Files on disk: where everything lies, atomic writes, content ids, and the folder lock."""
 
 from lambda_hat.store.content import canonical_json, content_id, digest
 from lambda_hat.store.files import (

@@ -1,4 +1,4 @@
-"""JSON value -> content id: the same value has the same name on every machine."""
+"""Content ids: short hashes of JSON values, the same on every machine."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 
 
 def canonical_json(value: object) -> str:
-    """The one spelling of a JSON value: sorted keys, no spaces, no NaN or Infinity."""
+    """Serializes a JSON value in one canonical way: sorted keys, no spaces, no NaN or Infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a JSON value in its canonical spelling, in hex."""
+    """Hex SHA-256 of the canonical JSON of a value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def content_id(prefix: str, value: object) -> str:
-    """A short name for a JSON value, such as `r_0123456789ab`."""
+    """A short id for a JSON value, such as `r_0123456789ab`."""
     return f"{prefix}_{digest(value)[:12]}"

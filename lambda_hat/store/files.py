@@ -1,7 +1,7 @@
-"""Atomic writes and checked reads: a reader sees the old file or the new one, never a part.
+"""Atomic file writes and checked reads: a reader sees the old file or the new one, never half.
 
-Every write goes to a temporary name in the same folder, is synced, and is renamed. JSON files carry
-a checksum, so that a file the disk or a user damaged is known for what it is.
+Every write goes to a temporary file in the same folder, which is synced and then renamed. JSON
+files carry a checksum, so that a damaged file is detected when it is read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 from lambda_hat.store.content import digest
 
 TEMPORARY = ".part-"
-"""Start of every temporary name; a run that starts removes what a killed one left."""
+"""Prefix of temporary files; each run starts by removing those that a killed run left behind."""
 
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
-"""Full, over quota, read-only, broken, gone: whatever is written next would fail as well."""
+"""Errors of a full, over-quota, read-only, broken or lost disk: later writes would fail too."""
 
 
 LONGEST_NAME = 256
@@ -31,16 +31,16 @@ LONGEST_NAME = 256
 
 
 class BrokenFile(ValueError):
-    """A stored file that is not what was written; its text says why."""
+    """A stored file is damaged or incomplete; the message says how."""
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, which becomes `path` when the block succeeds.
+    """Yields a temporary path, which is renamed to `path` if the block succeeds.
 
     Args:
-        path: The file to make or replace.
-        sync: Whether to wait until it would survive a power cut.
+        path: The file to create or replace.
+        sync: Whether to wait until the file would survive a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f"{TEMPORARY}{os.getpid()}-{socket.gethostname()}~"
@@ -61,16 +61,16 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Writes a whole file, or nothing."""
+    """Writes a file atomically."""
     with replacing(path, sync=sync) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> None:
-    """Writes a mapping as strict JSON with its checksum.
+    """Writes a mapping as strict JSON, with a checksum.
 
     Raises:
-        ValueError: For NaN or Infinity: a result is made honest before it is stored.
+        ValueError: The mapping contains NaN or Infinity.
     """
     body = {key: item for key, item in value.items() if key != "checksum"}
     text = json.dumps({**body, "checksum": digest(body)}, indent=1, allow_nan=False)
@@ -78,15 +78,15 @@ def write_json(path: Path, value: Mapping[str, Any], *, sync: bool = True) -> No
 
 
 def read_json(path: Path, required: Iterable[str] = ()) -> dict[str, Any]:
-    """Reads a mapping that `write_json` (or another careful writer) stored.
+    """Reads a JSON mapping and checks it.
 
     Args:
         path: The file.
-        required: Keys without which the file is none of ours.
+        required: Keys that it must have.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        BrokenFile: It is not strict JSON, lacks a key, or fails its checksum.
+        FileNotFoundError: The file does not exist.
+        BrokenFile: It is not strict JSON, a key is missing, or the checksum does not match.
     """
     try:
         value = json.loads(path.read_bytes().decode(), parse_constant=_refuse_constant)
@@ -105,7 +105,16 @@ def read_json(path: Path, required: Iterable[str] = ()) -> dict[str, Any]:
 def read_or_quarantine(
     path: Path, required: Iterable[str], warn: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The stored mapping, or None where there is none; a broken file is set aside and said."""
+    """Reads a JSON mapping; a damaged file is moved aside with a warning.
+
+    Args:
+        path: The file.
+        required: Keys that it must have.
+        warn: Called with a sentence if the file is damaged.
+
+    Returns:
+        The mapping, or None if the file is missing or damaged.
+    """
     try:
         return read_json(path, required)
     except FileNotFoundError:
@@ -117,7 +126,7 @@ def read_or_quarantine(
 
 
 def quarantine(path: Path) -> Path:
-    """Renames a damaged file to `<name>.broken-<time>`, so that nothing is deleted unseen."""
+    """Renames a damaged file to `<name>.broken-<time>`, so that no data is deleted."""
     stamp = time.strftime("%Y%m%dT%H%M%S")
     kept = path.with_name(f"{path.name}.broken-{stamp}")
     count = 1
@@ -129,9 +138,10 @@ def quarantine(path: Path) -> Path:
 
 
 def remove_leftover_files(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in `folder` and below.
+    """Removes temporary files that killed processes left in `folder` and its subfolders.
 
-    Those of living processes of this machine stay, and those of other machines for a day.
+    Files of processes that still run on this machine are kept. Files from other machines are
+    removed once they are a day old.
     """
     for left in folder.rglob(f"{TEMPORARY}*"):
         process, _, host = left.name.removeprefix(TEMPORARY).partition("~")[0].partition("-")
@@ -144,12 +154,12 @@ def remove_leftover_files(folder: Path) -> None:
 
 
 def is_disk_fault(error: BaseException) -> bool:
-    """Whether the disk failed, and not what was being computed."""
+    """Whether an error comes from the disk and not from the computation."""
     return isinstance(error, OSError) and error.errno in DISK_FAULTS
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why nothing can be written in `folder` (made if missing), or None; writes nothing."""
+    """Why `folder` cannot be created or written to, or None if it can. Writes nothing."""
     nearest = folder.absolute()
     if "\0" in str(folder):
         return "its name holds a NUL"
@@ -184,7 +194,7 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # It is there, and another user's.
+        return True  # It exists, but belongs to another user.
     return True
 
 
@@ -201,7 +211,7 @@ def _sync(path: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
+    """The umask of the process, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Layout of the two folders: artifacts, which runs share, and the results of one run."""
+"""Paths of every file in the artifacts folder (shared by runs) and the results folder."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Store:
-    """Where things are: one folder of artifacts (shared by runs), one of results."""
+    """The two folders of a run: artifacts (shared between runs) and results."""
 
     artifacts: Path
     results: Path
 
     @classmethod
     def at(cls, artifacts: Path | str, results: Path | str) -> Store:
-        """A store on absolute paths: Optuna's journal and remote workers need them."""
+        """A store with absolute paths, which Optuna's journal and remote workers need."""
         return cls(Path(artifacts).absolute(), Path(results).absolute())
 
     def reference(self, pid: str) -> Path:
         return self.artifacts / "problems" / pid / "ref.json"
 
     def target_id(self, pid: str) -> str | None:
-        """Which target of a problem is stored, by its content; None if there is no whole one.
+        """The content id of a problem's stored target; None if it is missing or damaged.
 
-        What is not whole is left for a worker to find, which sets it aside and builds it again.
+        A damaged target is left alone here; the next worker that loads it builds it again.
         """
         folder = self.artifacts / "problems" / pid
         try:
@@ -41,7 +41,7 @@ class Store:
         return self.artifacts / "runs" / pid / method / trial_id
 
     def trial_folders(self, pid: str, method: str) -> list[Path]:
-        """The folders of the trials that are there, by name."""
+        """The folders of all stored trials, sorted by name."""
         return sorted((self.artifacts / "runs" / pid / method).glob("*"))
 
     def manifest(self, pid: str, method: str, trial_id: str) -> Path:
@@ -74,5 +74,5 @@ class Store:
 
     @property
     def logs(self) -> Path:
-        """Parsl's own run folder."""
+        """Where Parsl writes its logs."""
         return self.results / "parsl"

@@ -1,4 +1,4 @@
-"""Lock on a results folder: one run at a time may write it."""
+"""Lock on a results folder: only one run at a time may write to it."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 LOCK_SEC = 0.5
-"""How long a folder's lock is tried for: without flock, a dead holder is noticed on the way."""
+"""Seconds to try for a lock; without flock, a lock left by a dead process is noticed meanwhile."""
 
 
 class FolderBusy(RuntimeError):
-    """Another run holds the folder."""
+    """Another run has locked the folder."""
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Holds a results folder for one run.
+    """Locks a results folder while the block runs.
 
-    By flock, which NFS knows too and which the system frees with the process. On a file system
-    without it (some Lustre mounts) by a file that must not exist, which a next run on the same
-    machine takes over when its process is gone.
+    Uses flock, which works on NFS and which the system releases when the process ends. On file
+    systems without flock (some Lustre mounts) the lock is a file that must not exist; a later run
+    on the same machine removes it if the process that made it is gone.
 
     Raises:
-        FolderBusy: Another process holds it; the text names it.
-        OSError: The folder cannot be written.
+        FolderBusy: Another process has locked the folder; the message names it.
+        OSError: The folder cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".holder"  # A file of its own: what is in the lock's belongs to the lock.
+    holder = folder / ".holder"  # A separate file, because filelock owns the content of `.lock`.
     lock = FileLock(folder / ".lock")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It may say that there is no flock.
+        warnings.simplefilter("ignore")  # It warns where there is no flock.
         try:
             lock.acquire(timeout=LOCK_SEC)
         except Timeout:
@@ -57,4 +57,4 @@ def _holder(path: Path) -> str:
         holder = json.loads(path.read_text())
         return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # It holds the lock and has not yet written its name.
+        return "another process"  # It has the lock but has not yet written its name.

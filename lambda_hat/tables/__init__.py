@@ -1,1 +1,1 @@
-"""Trials -> Parquet: one row a trial that was ever asked, and what confirming runs say."""
+"""Trials -> Parquet: the table of trials, and confirmation of each study's best settings."""

@@ -1,8 +1,8 @@
-"""Trials -> Confirmation: a study's best settings under seeds that its search has not seen.
+"""Confirmation: a study's best settings, run again with seeds that the search did not use.
 
-The best of many trials was chosen for being near the reference, and is nearer than its settings
-deserve. The same settings with other seeds were not chosen: their mean is what they give, and its
-distance from the reference is their error.
+The best of many trials was selected for being close to the reference, so its error is biased
+downwards (winner's curse). Runs of the same settings with other seeds were not selected: their mean
+estimates what the settings give, and its distance from the reference is their error.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
 
 Row = Mapping[str, Any]
-"""A row of the table of trials, or of that of `parsl-llc`."""
+"""A row of the table of trials or of the table of `parsl-llc` runs."""
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What the best settings of a study give under other seeds.
+    """What the best settings of a study give with other seeds.
 
     Attributes:
-        num_runs: How many runs there are, failed ones counted.
-        num_failed: How many of them gave no estimate, and are no part of the rest.
-        llc_hat: Mean of the estimates; None if there is none.
-        se_hat: Its standard error: from the spread between the runs, widened for their small number
-            so that 1.96 of it make a 95 % interval, and no less than the runs' own errors make.
+        num_runs: Number of runs, including failed ones.
+        num_failed: Number of runs without an estimate; they do not enter the mean.
+        llc_hat: Mean of the estimates; None if every run failed.
+        se_hat: Standard error of the mean, from the spread between runs. It is widened for small
+            numbers of runs so that mean ± 1.96 se_hat is a 95 % interval by Student's t, and it is
+            at least what the runs' own standard errors imply.
         error: |llc_hat - llc_ref|.
     """
 
@@ -41,15 +42,15 @@ class Confirmation:
 
 
 def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
-    """What runs without tuning say of a study's best trial.
+    """Summarizes the runs that repeat a study's best trial with other seeds.
 
     Args:
         best: The trial.
-        runs: Rows of `llc_runs.parquet`; those of its target, settings and budget count, with
-            any seed but its own.
+        runs: Rows of `llc_runs.parquet`. Those with the same target, settings and budget and a
+            different seed are used.
 
     Returns:
-        None where no run is one of it.
+        None if no run matches.
     """
     like = {name: best.get(name) for name in ("pid", "target", "method", "budget_sec")}
     alike = [run for run in runs if all(run.get(name) == value for name, value in like.items())]
@@ -58,7 +59,7 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
     try:
         settings = full_settings(best["method"], best["hyperparams"])
     except ConfigError:
-        return None  # The sampler has changed since, and no run has been made with it.
+        return None  # The sampler's settings have changed since, so no run can match.
     found = [run for run in alike if run["hyperparams"] == settings and run["seed"] != best["seed"]]
     return _summed_up(found, best["llc_ref"]) if found else None
 
@@ -76,7 +77,7 @@ def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Standard error of the mean, such that 1.96 of it cover what Student's t asks for."""
+    """Standard error of the mean, scaled so that 1.96 of it is the half width of Student's t."""
     if len(values) == 1:
         return 0.0
     from scipy.stats import t as student_t
@@ -86,5 +87,5 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def full_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of the sampler, those not searched too: what `parsl-llc` gives its runs."""
+    """All settings of the sampler, including those not searched, as `parsl-llc` passes them."""
     return asdict(compose_sampler(method, dict(hyperparams), where="the best settings"))

@@ -1,4 +1,4 @@
-"""Trials -> Parquet: one row a trial that was ever asked, one schema."""
+"""The table of trials: one row per trial, written as Parquet, and the best settings as YAML."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ COLUMNS: dict[str, pa.DataType] = {
     "seed": _WHOLE,
     "error_msg": _TEXT,
 }
-"""The plain columns; beside them are the mappings below and one `params_<name>` a setting."""
+"""The scalar columns; the table also has the mappings below and a `params_<name>` per setting."""
 
 MAPPINGS: dict[str, tuple[str, ...]] = {
     "diagnostics": ("ess", "rhat"),
     "seconds": ("setup", "compile", "sample"),
     "work": ("full_gradients",),
 }
-"""Columns of mappings, with keys (of real numbers) that are there even if no trial has them."""
+"""The columns that hold mappings, with the keys (floats) that are always present."""
 
 GROUP = 500
-"""Rows that are turned into columns, or back, at once."""
+"""Number of rows converted to or from columns at a time."""
 
 _EXAMPLES = {
     name: entry.probes[0] for ranges in SEARCH_SPACE.values() for name, entry in ranges.items()
 }
-"""A value of every setting that is searched by default: these columns are always there."""
+"""An example value of every setting searched by default: their columns are always present."""
 
 
 def trial_row(
@@ -68,15 +68,15 @@ def trial_row(
     objective: float | None,
     reference: Reference | None,
 ) -> dict[str, Any]:
-    """One row of the table.
+    """Makes one row of the table.
 
     Args:
-        spec: What was run.
-        result: What came back: the content of metrics.json.
+        spec: The trial that ran.
+        result: Its result, as in metrics.json.
         number: The trial's number in its study.
-        label: The problem in words a person knows.
-        objective: What Optuna was told; None where it was told a failure.
-        reference: What the trial is scored against, if anything.
+        label: The problem's readable name.
+        objective: The value told to Optuna; None if the trial was told as failed.
+        reference: The reference that the trial is compared with, if any.
     """
     llc_ref = reference.llc_ref if reference else None
     estimate = finite(result.get("llc_hat"))
@@ -111,15 +111,15 @@ def trial_row(
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the rows as Parquet, whole or not at all.
+    """Writes rows as Parquet, atomically.
 
-    `hyperparams` is a mapping of every setting that any row has (null where a method has no
-    such setting), and each setting is a column `params_<name>` beside it.
+    `hyperparams` maps every setting that occurs in any row (null where a method does not have
+    it). Each setting is also a column `params_<name>`.
 
     Args:
         path: The file.
-        rows: Gone through twice, for the schema and to be written. `GROUP` of them at a time are
-            turned into columns, so that rows that are made on the way need little memory.
+        rows: Iterated twice: once for the schema, once to write. `GROUP` rows at a time are
+            converted to columns, so that rows made on the fly need little memory.
     """
     schema = _schema(rows)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as file:
@@ -129,7 +129,7 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a table that `write_table` wrote, as they were: with their own settings only."""
+    """Reads the rows that `write_table` wrote, each with only the settings of its own method."""
     names = [*COLUMNS, "hyperparams", *MAPPINGS]
     with pq.ParquetFile(path) as file:  # Unlike `pq.read_table`, it imports no pandas.
         for batch in file.iter_batches(GROUP, columns=names):
@@ -140,12 +140,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """All rows of a table at once."""
+    """Reads all rows of a table into a list."""
     return list(read_rows(path))
 
 
 def same_rows(some: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the rows agree in all plain columns, one by one."""
+    """Whether two tables agree in every scalar column, row by row."""
     pairs = zip_longest(some, others, fillvalue={})
     return all(all(row.get(name) == other.get(name) for name in COLUMNS) for row, other in pairs)
 
@@ -190,7 +190,7 @@ def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """The columns of a table of these rows."""
+    """The Parquet schema for these rows."""
     hyperparams, mappings = _Seen(), {name: _Seen() for name in MAPPINGS}
     hyperparams.add(_EXAMPLES)
     for name, known in MAPPINGS.items():
@@ -206,14 +206,14 @@ def _schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:
 
 
 def _groups(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """The rows in lists of `GROUP`, the last one shorter; each is made when it is asked for."""
+    """Yields the rows in lists of `GROUP`; the last list may be shorter."""
     left = iter(rows)
     while group := list(islice(left, GROUP)):
         yield group
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> list[pa.Array]:
-    """The rows as an array for each column."""
+    """Converts rows to one array per column."""
     columns = []
     for field in schema:
         cells = _cells(rows, field.name)
@@ -224,7 +224,7 @@ def _columns(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> list[pa.Ar
 
 
 def _cells(rows: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
-    """What the rows have in a column."""
+    """The values of one column, one per row."""
     if column in MAPPINGS:
         return [row.get(column) or {} for row in rows]
     if column.startswith("params_"):
@@ -234,7 +234,7 @@ def _cells(rows: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
 
 
 class _Seen:
-    """The kinds of values that were seen in one place, without the values."""
+    """Collects the types seen in one column, to infer its Parquet type without keeping values."""
 
     def __init__(self) -> None:
         self._kinds: set[type] = set()
@@ -255,9 +255,9 @@ class _Seen:
 
     @property
     def type(self) -> pa.DataType:
-        """The narrowest type that holds all values; text where they have nothing in common.
+        """The narrowest type that holds every value; text if they have no type in common.
 
-        Where there is no value it is that of numbers, which most have elsewhere.
+        A column without any value is given the type of real numbers.
         """
         if self._kinds == {bool}:
             return _TRUTH
@@ -273,12 +273,12 @@ class _Seen:
 
     @property
     def struct(self) -> pa.StructType:
-        """A mapping with every key that was seen, each with a type that holds all its values."""
+        """A mapping type with every key that was seen."""
         return pa.struct([pa.field(key, seen.type) for key, seen in self._fields.items()])
 
 
 def _fit(value: Any, kind: pa.DataType) -> Any:
-    """The value as its column's type wants it: only text needs help."""
+    """Converts a value to its column's type: values in text columns are written as JSON."""
     if value is None or not pa.types.is_nested(kind):
         as_text = pa.types.is_string(kind) and value is not None and not isinstance(value, str)
         return json.dumps(value) if as_text else value

@@ -1,1 +1,1 @@
-"""What a person sees: lines, tables and progress on the terminal."""
+"""Terminal output: lines, tables and progress."""

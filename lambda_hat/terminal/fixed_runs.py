@@ -1,4 +1,4 @@
-"""Events -> terminal, for runs without ask and tell."""
+"""Terminal output of `parsl-llc`: plan, progress and final table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lambda_hat.tuning.scheduler import Outcome
 
 
 class LLCConsole(Terminal):
-    """Tells a person how the runs go; the watcher of `LLCRuns`."""
+    """Shows how the runs proceed; the watcher of `LLCRuns`."""
 
     def show_plan(self, plan: LLCPlan, workers: Path | None) -> None:
-        """Says what will run."""
+        """Shows what will run."""
         self.show_facts(
             {
                 "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
@@ -42,16 +42,16 @@ class LLCConsole(Terminal):
 
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
         value = format_estimate(row["llc_hat"], row["se_hat"])
-        what = f"LLC {value}" if row["status"] == "complete" else f"failed: {row['error_msg']}"
+        text = f"LLC {value}" if row["status"] == "complete" else f"failed: {row['error_msg']}"
         self.line(
-            f"{escape(row['problem'])} {row['method']}: {escape(what)} "
+            f"{escape(row['problem'])} {row['method']}: {escape(text)} "
             f"({done} of {format_count(total, 'run')})"
         )
 
     def show_outcome(
         self, outcome: Outcome, rows: Sequence[Mapping[str, Any]], store: Store, *, resume: str
     ) -> None:
-        """The final table, what failed, and where everything is."""
+        """Shows the final table, the failures, and the paths of the results."""
         if rows:
             self.out.print(llc_table(rows))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
@@ -60,7 +60,7 @@ class LLCConsole(Terminal):
 
 
 class ConfirmingConsole(LLCConsole):
-    """The same for runs that confirm a study: their targets are there."""
+    """The same for confirming runs, whose targets have been built already."""
 
     def problem_built(self, problem: ProblemItem) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Studies -> words: numbers, lines and tables as a person reads them."""
+"""Tables for the terminal: progress of the studies and final results."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from lambda_hat.tuning.study import Study
 BAR = 20
 
 
-def board(studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]) -> Table:
-    """How far each study is, one line each.
+def progress_table(
+    studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]
+) -> Table:
+    """The progress of each study, one line each.
 
     Args:
-        studies: All of the run.
-        begun: Names of the studies that have their reference.
-        waiting: When the reference of a problem was begun, by pid.
+        studies: All studies of the run.
+        begun: Names of the studies whose reference is ready.
+        waiting: Start times of references under way (monotonic seconds), by pid.
     """
     grid = Table.grid(padding=(0, 2))
     several = len({study.problem for study in studies}) > 1
@@ -55,11 +57,11 @@ def _progress(study: Study) -> tuple[str, ...]:
 
 
 def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """For each problem, its methods' best trials, and what their settings give with other seeds.
+    """For each problem, a table of best trials and one of their confirmation.
 
     Args:
-        studies: What to tell of.
-        runs: Runs without tuning, some of which may confirm a best trial.
+        studies: The studies to show.
+        runs: Rows of `llc_runs.parquet`; those that repeat a best trial confirm it.
     """
     problems: dict[str, list[Study]] = {}
     for study in studies:
@@ -99,16 +101,16 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
     table.add_column("method", no_wrap=True)
     for name in ("runs", "LLC", "error"):
         table.add_column(name, justify="right", no_wrap=True)
-    for study, told in zip(studies, confirmed, strict=True):
-        if told is None:
+    for study, confirmation in zip(studies, confirmed, strict=True):
+        if confirmation is None:
             continue
-        joint = math.hypot(told.se_hat or 0.0, study.reference.se_ref)
-        failed = f" ({told.num_failed} failed)" if told.num_failed else ""
+        joint = math.hypot(confirmation.se_hat or 0.0, study.reference.se_ref)
+        failed = f" ({confirmation.num_failed} failed)" if confirmation.num_failed else ""
         table.add_row(
             study.method,
-            f"{told.num_runs}{failed}",
-            format_estimate(told.llc_hat, told.se_hat),
-            format_estimate(told.error, joint),
+            f"{confirmation.num_runs}{failed}",
+            format_estimate(confirmation.llc_hat, confirmation.se_hat),
+            format_estimate(confirmation.error, joint),
         )
     return table
 
@@ -132,7 +134,7 @@ def _result(study: Study) -> tuple[str, ...]:
 
 
 def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The estimates of `parsl-llc`, a line each."""
+    """The estimates of `parsl-llc`, one line each."""
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("problem", "sampler", "seed"):
         table.add_column(name, no_wrap=name != "problem")
@@ -155,8 +157,8 @@ def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def files_of(store: Store) -> dict[str, str | list[str]]:
-    """Where a user looks next."""
+def output_files(store: Store) -> dict[str, str | list[str]]:
+    """The files that a user looks at next, by name."""
     return {
         "the report": f"{report_path(store)}",
         "every trial": f"{store.trials_table}",

@@ -1,7 +1,7 @@
-"""Events -> terminal: what will run, how far it is, and what came out.
+"""Terminal output of `parsl-optuna`: plan, progress and final tables.
 
-On a terminal a board is redrawn in place; elsewhere (a log file, a batch job) there is a line
-for each thing worth knowing.
+On a terminal the progress table is redrawn in place; elsewhere (a log file, a batch job) each
+noteworthy event is printed as a line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lambda_hat.entrypoints.settings import StudyPlan
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.tables import board, files_of, result_tables
+from lambda_hat.terminal.tables import output_files, progress_table, result_tables
 from lambda_hat.trial import ProblemItem, Reference
 from lambda_hat.tuning.results import readable_rows
 from lambda_hat.tuning.scheduler import Outcome
@@ -34,11 +34,11 @@ def _then(confirm_seeds: int) -> str:
 
 
 PLAIN_LINES = 10
-"""About so many progress lines a study where there is no board."""
+"""About how many progress lines a study prints if the output is not a terminal."""
 
 
 class Console(Terminal):
-    """Tells a person how the studies go; the scheduler's observer."""
+    """Shows how the studies proceed; the observer of the scheduler."""
 
     def __init__(self, file: Any = None, *, began: float | None = None):
         super().__init__(file, began=began)
@@ -49,7 +49,7 @@ class Console(Terminal):
     # Before and after.
 
     def show_plan(self, plan: StudyPlan, workers: Path | None) -> None:
-        """Says what will run."""
+        """Shows what will run."""
         settings = plan.settings
         self.show_facts(
             {
@@ -68,13 +68,13 @@ class Console(Terminal):
     def show_outcome(
         self, outcome: Outcome, studies: Sequence[Study], store: Store, *, resume: str
     ) -> None:
-        """The final tables, what failed, and where everything is."""
+        """Shows the final tables, the failures, and the paths of the results."""
         self.out.print()
         runs = list(readable_rows(store.llc_table, self.warn))
         for table in result_tables([s for s in studies if s.progress.num_ended], runs):
             self.out.print(table)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
-            self.show_facts(files_of(store))
+            self.show_facts(output_files(store))
         any_done = any(study.progress.best is not None for study in studies)
         self.show_ending(outcome, resume, any_done=any_done)
 
@@ -82,7 +82,7 @@ class Console(Terminal):
 
     @contextmanager
     def watching(self, studies: Sequence[Study]) -> Iterator[None]:
-        """Shows the board while the block runs, where there is a terminal."""
+        """Shows the progress table while the block runs, if the output is a terminal."""
         self._studies = list(studies)
         if not self.is_interactive:
             yield
@@ -105,11 +105,11 @@ class Console(Terminal):
         self._waiting.pop(problem.pid, None)
         if reference.llc_ref is None:
             return
-        origin = (
+        source = (
             "from an earlier run" if reused else f"in {format_duration(reference.runtime_sec or 0)}"
         )
         value = format_estimate(reference.llc_ref, reference.se_ref)
-        self.line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {origin}")
+        self.line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {source}")
         if reference.status != "ok":
             self.warn(f"{problem.label}: {reference.why}")
 
@@ -146,4 +146,4 @@ class Console(Terminal):
         return f"{escape(study.problem.label)} {study.method}"
 
     def _board(self) -> RenderableType:
-        return board(self._studies, self._begun, self._waiting)
+        return progress_table(self._studies, self._begun, self._waiting)
