@@ -10,6 +10,8 @@ program, so one compiled sampler serves every problem of a shape.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -114,14 +116,85 @@ def make_target(
 
 def num_rows(form: Form, arrays: Arrays) -> int:
     """Rows of `data`; a population loss counts as one."""
-    return jax.tree.leaves(arrays.data)[0].shape[0] if form.has_rows else 1
+    return _count_rows(form, arrays.data)
+
+
+def _count_rows(form: Form, data: Any) -> int:
+    return jax.tree.leaves(data)[0].shape[0] if form.has_rows else 1
 
 
 def loss(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:
     """L_n(w): the mean loss over all data."""
     if arrays.statistics is not None:
         return arrays.statistics.mean_loss(form, w)
-    return jnp.mean(form.losses(w, arrays.data))
+    return mean_loss(form, arrays.data, w)
+
+
+BLOCK_ROWS = {"cpu": 1000}
+"""Rows evaluated at a time: what they leave in between stays in a core's cache. 500 to 1000 are
+within a tenth of the best from 45 to 10 000 parameters and from 1 to 64 chains."""
+ACCELERATOR_BLOCK_ROWS = 2**16
+"""The same where memory, and not a cache, bounds what many chains keep."""
+
+
+def block_rows() -> int:
+    """The most rows that are evaluated at a time."""
+    return BLOCK_ROWS.get(jax.default_backend(), ACCELERATOR_BLOCK_ROWS)
+
+
+def mean_loss(form: Form, data: Any, w: Float[Array, " d"]) -> Float[Array, ""]:
+    """The mean of `form.losses` over all rows of `data`, a block of rows at a time.
+
+    Value, gradient and Hessian-vector products all pass over the rows once and keep nothing of a
+    block when they go on to the next. Under `vmap` all of the batch passes over a block before
+    the next one. Derivatives are with respect to `w` alone.
+    """
+    rows, most = _count_rows(form, data), block_rows()
+    if rows <= most:
+        return jnp.mean(form.losses(w, data))
+    return _sum_of_losses(form, -(-rows // most), data, w) / rows
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _sum_of_losses(form: Form, blocks: int, data: Any, w: Array) -> Array:
+    """The sum of the losses of all rows, in `blocks` blocks and what is left over."""
+    return _over_blocks(lambda w, block: jnp.sum(form.losses(w, block)), blocks, data, w)
+
+
+@_sum_of_losses.defjvp
+def _(form: Form, blocks: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """The gradient comes with the value, block by block; the rule itself can be derived again."""
+    (data, w), (_, tangent) = primals, tangents
+    value_and_gradient = jax.value_and_grad(lambda w, block: jnp.sum(form.losses(w, block)))
+    value, gradient = _over_blocks(value_and_gradient, blocks, data, w)
+    return value, jnp.vdot(gradient, tangent)
+
+
+def _over_blocks(function: Callable, blocks: int, data: Any, w: Array) -> Any:
+    """The sum of `function(w, block)` over equal blocks of rows and the few that are left over."""
+    rows = jax.tree.leaves(data)[0].shape[0]
+    size = rows // blocks
+
+    def at(start: Any, length: int) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, length), data)
+
+    def add(total: Any, start: Array) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(w, at(start, size))), None
+
+    zero = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, w, at(0, size))
+    )
+    total, _ = jax.lax.scan(add, zero, size * jnp.arange(blocks))
+    if left := rows - blocks * size:
+        return jax.tree.map(jnp.add, total, function(w, at(blocks * size, left)))
+    return total
+
+
+def hessian_vector_product(
+    loss: Callable[[Array], Array], w: Float[Array, " d"], vector: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """H(w) v of a scalar function, forward over reverse: about two gradients."""
+    return jax.jvp(jax.grad(loss), (w,), (vector,))[1]
 
 
 def minibatch_loss(

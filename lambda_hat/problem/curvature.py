@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lambda_hat.problem.forms import NetworkForm
+from lambda_hat.target import hessian_vector_product, mean_loss
 
 EXACT_MAX_DIM = 600
 """Up to this dimension the Hessian is a matrix."""
@@ -119,11 +120,11 @@ def shift_bias(
 @functools.partial(jax.jit, static_argnums=0)
 def gradient(form: NetworkForm, arrays: dict, w: Array) -> Array:
     """The gradient of L_n at `w`."""
-    return jax.grad(lambda w: jnp.mean(form.losses(w, arrays)))(w)
+    return jax.grad(lambda w: mean_loss(form, arrays, w))(w)
 
 
 def _times_hessian(form: NetworkForm, arrays: dict, w: Array, vector: Array) -> Array:
-    return jax.jvp(lambda w: gradient(form, arrays, w), (w,), (vector,))[1]
+    return hessian_vector_product(lambda w: mean_loss(form, arrays, w), w, vector)
 
 
 @functools.partial(jax.jit, static_argnums=0)

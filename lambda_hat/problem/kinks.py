@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 from lambda_hat.problem.curvature import Curvature, gradient, measure_curvature, shift_bias
 from lambda_hat.problem.deadline import check_deadline
 from lambda_hat.problem.forms import NetworkForm
+from lambda_hat.target import mean_loss
 
 _DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 _RADII = (1e-4, 1e-6, 1e-8)
@@ -133,4 +134,4 @@ def _losses(form: NetworkForm, arrays: dict, points: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _loss(form: NetworkForm, arrays: dict, w: Array) -> Array:
-    return jnp.mean(form.losses(w, arrays))
+    return mean_loss(form, arrays, w)

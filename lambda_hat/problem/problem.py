@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.forms import ProblemForm, make_form
 from lambda_hat.problem.moments import moments
-from lambda_hat.target import Target, make_target
+from lambda_hat.target import Target, make_target, mean_loss
 
 
 class ProblemRefused(ValueError):
@@ -89,4 +89,4 @@ def make_problem(config: ProblemConfig, data: dict, w_star: np.ndarray, evidence
 
 @functools.partial(jax.jit, static_argnums=0)
 def _loss_and_gradient(form: ProblemForm, data: dict, w: Array) -> tuple[Array, Array]:
-    return jax.value_and_grad(lambda w: jnp.mean(form.losses(w, data)))(w)
+    return jax.value_and_grad(lambda w: mean_loss(form, data, w))(w)

@@ -21,6 +21,7 @@ from lambda_hat.problem.evidence import gather_evidence
 from lambda_hat.problem.forms import NetworkForm, make_form
 from lambda_hat.problem.kinks import settle
 from lambda_hat.problem.network import draw_weights
+from lambda_hat.target import mean_loss
 
 _SETTLE_ROUNDS = 200
 _POLISHED_MOST = 16
@@ -117,7 +118,7 @@ def _adam(
 
     def loss(w: Array, key: PRNGKeyArray) -> Array:
         if batch is None:
-            return jnp.mean(form.losses(w, arrays))
+            return mean_loss(form, arrays, w)
         rows = jax.random.randint(key, (batch,), 0, arrays["x"].shape[0])
         return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[rows], arrays)))
 
@@ -136,7 +137,7 @@ def _adam(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _losses(form: NetworkForm, arrays: dict, points: Points) -> Float[Array, " restarts"]:
-    return jax.lax.map(lambda w: jnp.mean(form.losses(w, arrays)), points)
+    return jax.lax.map(lambda w: mean_loss(form, arrays, w), points)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -150,7 +151,7 @@ def _go_on(form: NetworkForm, arrays: dict, descents: Descent, stop: Array) -> D
 
 
 def _mean_loss(form: NetworkForm, arrays: dict) -> Callable[[Array], Array]:
-    return lambda w: jnp.mean(form.losses(w, arrays))
+    return lambda w: mean_loss(form, arrays, w)
 
 
 def _polish_best(

@@ -25,7 +25,16 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lambda_hat.samplers.hmc import hamiltonian_draw
 from lambda_hat.samplers.program import Compiled
-from lambda_hat.target import Arrays, Form, Target, logdensity, loss, num_rows, squared_distance
+from lambda_hat.target import (
+    Arrays,
+    Form,
+    Target,
+    block_rows,
+    logdensity,
+    loss,
+    num_rows,
+    squared_distance,
+)
 
 TARGET_ESS = 0.5
 """Share of the particles that stays effective from one temperature to the next."""
@@ -88,7 +97,8 @@ class Programs(NamedTuple):
 def shape_of(target: Target, *, num_particles: int, dense_metric_max_dim: int) -> tuple[int, bool]:
     """How many particles are evaluated together, and whether their metric is dense."""
     most = BATCH_NUMBERS.get(jax.default_backend(), ACCELERATOR_NUMBERS)
-    numbers = num_rows(target.form, target.arrays) * math.sqrt(target.d) + target.d
+    rows = min(num_rows(target.form, target.arrays), block_rows())
+    numbers = rows * math.sqrt(target.d) + target.d
     batch = max(1, min(num_particles, int(most / numbers)))
     return batch, target.d <= dense_metric_max_dim
 

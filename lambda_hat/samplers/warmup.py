@@ -17,7 +17,7 @@ from blackjax.adaptation.staged_adaptation import build_schedule
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from lambda_hat.target import Arrays, Form, loss, potential
+from lambda_hat.target import Arrays, Form, hessian_vector_product, loss, potential
 
 Scalar = Any
 """A number, traced or not: BlackJAX annotates its own as float and takes arrays."""
@@ -125,11 +125,10 @@ def laplace_covariance(key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: 
     Negative curvature counts as none, so that the tether bounds every width. The diagonal
     comes from Hutchinson's estimate where the dense Hessian would be too large.
     """
-    gradient = jax.grad(lambda w: loss(form, arrays, w))
     d = arrays.w_star.shape[0]
 
     def hvp(v: Array) -> Array:
-        return jax.jvp(gradient, (arrays.w_star,), (v,))[1]
+        return hessian_vector_product(lambda w: loss(form, arrays, w), arrays.w_star, v)
 
     if dense:
         hessian = jax.lax.map(hvp, jnp.eye(d, dtype=arrays.w_star.dtype))
