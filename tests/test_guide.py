@@ -222,4 +222,4 @@ def test_what_is_said_to_be_done_is_done(
     said = capsys.readouterr().out
     assert "is done" not in said and "To go on once this is fixed:" in said
     assert main(["--config", str(write({**raw, "problems": [fails, works]})), "--local"]) == 1
-    assert "All else is done and written. To go on" in capsys.readouterr().out
+    assert "Everything else is done and written. To go on" in capsys.readouterr().out
