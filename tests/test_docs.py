@@ -293,6 +293,30 @@ def test_the_sampler_that_is_added_is_right(worked_example: Path) -> None:
 # Tables against the code.
 
 
+CHANGES = (
+    "add a sampler",
+    "a setting to a sampler",
+    "how a study searches",
+    "add a dataset",
+    "model",
+    "gate",
+    "figure",
+    "cluster",
+)
+"""What docs/line.md must say where to change."""
+
+
+def test_what_a_change_takes_is_at_most_three_files() -> None:
+    rows = tables("line")["Where do I change it?/to change"]
+    for change in CHANGES:
+        assert any(change in row[0] for row in rows), f"no row says where to change: {change}"
+    for what, places, count in rows:
+        files = re.findall(r"`([\w/]+(?:\.py|/))`", places)
+        assert len(files) == int(count) <= 3, what
+        for file in files:
+            assert (ROOT / file).is_dir() if file.endswith("/") else (ROOT / file).is_file(), file
+
+
 def test_the_line_is_told_in_order() -> None:
     stops = re.findall(r"^    (\S+ -> \S+) +(lambda_hat\.\w+)$", lambda_hat.__doc__ or "", re.M)
     rows = tables("line")["The line/arrow"]
