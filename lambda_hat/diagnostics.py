@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lambda_hat.samplers.loop import Draws
+from lambda_hat.samplers.base import Draws
 from lambda_hat.target import Target
 
 with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at every import.

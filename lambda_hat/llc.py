@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lambda_hat.diagnostics import effective_draws
-from lambda_hat.samplers.loop import Draws
+from lambda_hat.samplers.base import Draws
 
 
 @dataclass(frozen=True)

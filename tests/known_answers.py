@@ -17,7 +17,6 @@ from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.llc import Estimate, estimate_llc
 from lambda_hat.problem.build import build_problem
 from lambda_hat.references.analytic import llc_exact, product_llc, two_layer_llc
-from lambda_hat.runners.run_method import TRIMMED
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, loss
@@ -153,7 +152,10 @@ def estimate(method: str, target: Callable[[str], Target], config: Any, **kw: An
         arrays = runner.target.arrays
         init_loss = float(loss(runner.target.form, arrays, arrays.w_star))
     return estimate_llc(
-        runner.draws(), nbeta=runner.target.nbeta, init_loss=init_loss, trim=method in TRIMMED
+        runner.draws(),
+        nbeta=runner.target.nbeta,
+        init_loss=init_loss,
+        trim=runner.method.TRIM_TRANSIENT,
     )
 
 

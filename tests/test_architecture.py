@@ -107,6 +107,14 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_no_parameter_shadows_a_function_of_its_module(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert not functions & parameters, f"{dotted(path)}: {functions & parameters}"
+
+
 @pytest.mark.parametrize("path", files(*NUMERICS), ids=lambda p: p.name)
 def test_numerics_know_nothing_of_studies_and_clusters(path: Path) -> None:
     assert not imports(path) & {"optuna", "parsl"}

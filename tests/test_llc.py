@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lambda_hat.llc import MIN_DRAWS, NoEstimate, burn_in, estimate_llc
-from lambda_hat.samplers.loop import Draws
+from lambda_hat.samplers.base import Draws
 
 NBETA = 20.0
 

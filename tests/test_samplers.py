@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,18 @@ from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.samplers import load_method, loop, program, sgld
+from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, make_target, minibatch_loss
 
 METHODS = sorted(SAMPLERS)
+PROTOCOL = [name for name in {**vars(Method), **Method.__annotations__} if name[0] != "_"]
+ORDER = [
+    *(("", name) for name in ("DTYPE", "DRAW_WORK", "TRIM_TRANSIENT")),
+    *(("class ", name) for name in ("State", "Structure", "Settings")),
+    *(("def ", name) for name in ("plan", "structure_of", "settings_of", "refusal", "build")),
+]
+"""How the parts of a sampler file follow each other, after its equation and citation."""
 PRECISE: dict[str, dict[str, Any]] = {
     "hmc": {"steps": 8_000, "num_warmup": 500},
     "mclmc": {"steps": 16_000, "max_draws": 12_000, "step_size": 0.3, "L": 3.0},
@@ -162,10 +171,19 @@ class TestContract:
         with pytest.raises(NoEstimate, match=r"must .*\.$"):
             estimate_llc(runner.draws(), nbeta=20.0, init_loss=0.0, trim=False)
 
-    def test_the_registry_names_a_module_that_samples(self, method: str) -> None:
+    def test_the_registry_names_a_module_that_fills_the_protocol(self, method: str) -> None:
         module = load_method(method)
+        missing = [name for name in PROTOCOL if not hasattr(module, name)]
+        assert not missing, f"{method} lacks {missing}"
+        assert module.Config is SAMPLERS[method]
         assert module.DTYPE in ("float32", "float64")
         assert module.__doc__ and SAMPLERS[method].__doc__
+
+    def test_every_sampler_file_has_the_same_order(self, method: str) -> None:
+        lines = inspect.getsource(cast(types.ModuleType, load_method(method))).splitlines()
+        starts = [f"{begin}{name}" for begin, name in ORDER]
+        found = [next(i for i, line in enumerate(lines) if line.startswith(s)) for s in starts]
+        assert found == sorted(found), f"{method} is not in the order {starts}"
 
 
 def test_every_searched_method_and_setting_exists() -> None:
@@ -229,7 +247,7 @@ def test_a_minibatch_loss_in_the_estimate_is_noticed(
 
 
 def settings(gamma: float) -> Any:
-    return sgld.settings(configure("sgld", gamma=gamma, eta0=0.5, steps=1000))
+    return sgld.settings_of(configure("sgld", gamma=gamma, eta0=0.5, steps=1000))
 
 
 def test_the_step_decays_as_published() -> None:
@@ -288,10 +306,3 @@ def test_plain_mclmc_is_biased_by_its_step_and_less_by_half_of_it() -> None:
 def test_float64_is_refused_outside_its_context() -> None:
     with pytest.raises(ValueError, match="enable_x64"):
         targets.square_sum((1.0,), n=100, gamma=1.0, dtype="float64")
-
-
-def test_the_module_of_every_sampler_fills_the_protocol() -> None:
-    for method in METHODS:
-        module: types.ModuleType = load_method(method)
-        for name in ("Config", "plan", "structure", "settings", "build", "refusal"):
-            assert hasattr(module, name), f"{method} lacks {name}"

@@ -19,14 +19,13 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import artifacts_of, load_target, noted, strict, versions
 from lambda_hat.samplers import load_method
+from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, is_disk_fault, write_json
-from lambda_hat.target import loss
+from lambda_hat.target import Target, loss
 
 MARGIN = 0.02
 """Share of the budget kept for the estimate itself, after the last draw."""
-TRIMMED = ("sgld", "mclmc")
-"""Methods whose traces are searched for a transient beyond the planned warm-up."""
 
 
 class TrialFailed(Exception):
@@ -147,8 +146,8 @@ def _build_sampler_cfg(method_cfg: Mapping[str, Any]) -> SamplerConfig:
 
 def _sample(
     result: dict[str, Any],
-    method: Any,
-    target: Any,
+    method: Method,
+    target: Target,
     config: SamplerConfig,
     *,
     seed: int,
@@ -176,7 +175,7 @@ def _sample(
             "Take a smaller step or learning rate."
         )
     estimate = estimate_llc(
-        draws, nbeta=target.nbeta, init_loss=init_loss, trim=result["method"] in TRIMMED
+        draws, nbeta=target.nbeta, init_loss=init_loss, trim=method.TRIM_TRANSIENT
     )
     result["diagnostics"] = diagnose(draws, target=target, init_loss=init_loss)
     result["diagnostics"] |= runner.summary()

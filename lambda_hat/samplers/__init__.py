@@ -7,19 +7,21 @@ module that samples, except where `_MODULES` says otherwise.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import cast
 
 from lambda_hat.conf.samplers import SAMPLERS
+from lambda_hat.samplers.base import Method
 
 _MODULES = {"vi": "vi_mfa"}
 
 
-def load_method(name: str) -> Any:
-    """The module of the sampler called `name` (see `lambda_hat.samplers.base.Method`).
+def load_method(name: str) -> Method:
+    """The module of the sampler called `name`.
 
     Raises:
         KeyError: if no sampler has that name.
     """
     if name not in SAMPLERS:
         raise KeyError(f"`method` must be one of {', '.join(SAMPLERS)}, but got {name!r}.")
-    return importlib.import_module(f"lambda_hat.samplers.{_MODULES.get(name, name)}")
+    module = importlib.import_module(f"lambda_hat.samplers.{_MODULES.get(name, name)}")
+    return cast(Method, module)

@@ -24,6 +24,7 @@ from lambda_hat.target import Arrays, Form, Target, logdensity, squared_distance
 DTYPE = "float64"
 DRAW_WORK = 0.0
 """The potential at hand gives the loss: recording a draw costs nothing."""
+TRIM_TRANSIENT = False
 OVERDISPERSION = 2.0
 FIRST_STEP_SIZE = 0.1
 
@@ -52,18 +53,18 @@ def plan(config: Config) -> Plan:
     return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
 
 
-def structure(config: Config) -> Structure:
+def structure_of(config: Config) -> Structure:
     """Chains and kind of metric shape the program."""
     return Structure(config.num_chains, config.dense_metric_max_dim)
 
 
-def settings(config: Config) -> Settings:
-    """What is traced."""
+def settings_of(config: Config) -> Settings:
+    """Numeric settings, passed as traced arguments."""
     return Settings(
         config.num_warmup,
         float(config.target_accept),
         config.num_integration_steps,
-        warmup.windows(config.num_warmup),
+        warmup.windows_of(config.num_warmup),
     )
 
 
@@ -102,7 +103,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         length_key, chain_key = jax.random.split(key)
         length = jax.random.randint(length_key, (), 1, 2 * settings.num_integration_steps + 1)
         adapting = i < settings.num_warmup
-        step_size = warmup.step_size(state.adaptation, adapting)
+        step_size = warmup.current_step_size(state.adaptation, adapting)
         metric = state.adaptation.metric.inverse_mass_matrix
 
         def transition(key: PRNGKeyArray, chain: Any) -> Any:
@@ -137,7 +138,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         return hamiltonian_draw(arrays, state.chains)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
-        return {"step_size": warmup.step_size(state.adaptation, jnp.asarray(False))}
+        return {"step_size": warmup.current_step_size(state.adaptation, jnp.asarray(False))}
 
     return Sampler(init, step, draw, summary)
 

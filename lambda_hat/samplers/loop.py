@@ -1,6 +1,6 @@
-"""Target -> Draws: the one loop that runs every sampler.
+"""The one loop that runs every sampler.
 
-It runs compiled chunks against a deadline, keeps scalars a draw and never the draws themselves,
+It runs compiled chunks against a deadline, keeps a few scalars per draw, never its parameters,
 and gives the same numbers however the steps fall into chunks.
 """
 
@@ -10,15 +10,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.samplers import program
-from lambda_hat.samplers.base import Draw, Info, Plan
+from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, State
 from lambda_hat.target import Target
 
 CHUNK_SECONDS = 0.5
@@ -41,7 +41,7 @@ class Progress:
         diverged: whether a loss stopped being finite, which stops the run.
     """
 
-    state: Any
+    state: State
     step: int = 0
     rows: list[dict[str, np.ndarray]] = field(default_factory=list)
     warmup_rows: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -70,21 +70,22 @@ class Runner:
 
     def __init__(
         self,
-        method: Any,
+        method: Method,
         target: Target,
-        config: Any,
+        config: SamplerConfig,
         *,
         key: PRNGKeyArray,
-        resume: Callable[[Any], Progress] | None = None,
+        resume: Callable[[State], Progress] | None = None,
     ):
         self.method, self.target, self.config = method, target, config
         self.plan: Plan = method.plan(config)
-        programs = program.programs_of(method, target.form, method.structure(config))
+        programs = program.programs_of(method, target.form, method.structure_of(config))
         dtype = target.arrays.w_star.dtype
         self._settings = jax.tree.map(
             lambda x: jnp.asarray(x, dtype if isinstance(x, float) else jnp.int32),
-            method.settings(config),
+            method.settings_of(config),
         )
+        self._stopped = False
         init_key, self._key = jax.random.split(key)
         compiled_before = _COMPILED.seconds
         given = (target.arrays, self._settings)
@@ -128,8 +129,6 @@ class Runner:
             steps = (wanted - self.progress.num_draws) * plan.thin
             self._advance(self.progress.step + steps, deadline, on_chunk, warmup=False)
         return self.progress
-
-    _stopped = False
 
     def _advance(
         self, until: int, deadline: float, on_chunk: Callable | None, *, warmup: bool
@@ -185,25 +184,6 @@ class Runner:
             thin=self.plan.thin,
             work_total=work + self.method.DRAW_WORK * recorded,
         )
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Scalars of every draw after warm-up, each array [draws, chains]."""
-
-    loss: np.ndarray
-    weight: np.ndarray
-    distance: np.ndarray
-    virial: np.ndarray
-    acceptance: np.ndarray
-    divergence: np.ndarray
-    energy: np.ndarray
-    work: np.ndarray
-    loss_dtype: str
-    num_warmup: int
-    thin: int
-    work_total: float
-    """Full-data gradient equivalents of the whole run, warm-up and recorded losses included."""
 
 
 def _counts(*values: int) -> list[Array]:

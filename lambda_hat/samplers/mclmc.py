@@ -27,8 +27,9 @@ from lambda_hat.target import Arrays, Form, Target, logdensity
 
 DTYPE = "float64"
 DRAW_WORK = 0.0
+TRIM_TRANSIENT = True
 GRADIENTS_PER_STEP = 2
-"""McLachlan's integrator evaluates two gradients a step."""
+"""McLachlan's integrator evaluates two gradients per step."""
 MAX_INTEGRATION_STEPS = 256
 """Bound on L / step_size, so that a step size adapted to almost nothing cannot stall a trial."""
 
@@ -60,20 +61,20 @@ def plan(config: Config) -> Plan:
     return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
 
 
-def structure(config: Config) -> Structure:
+def structure_of(config: Config) -> Structure:
     """Chains and kind of kernel shape the program."""
     return Structure(config.num_chains, config.adjusted)
 
 
-def settings(config: Config) -> Settings:
-    """What is traced."""
+def settings_of(config: Config) -> Settings:
+    """Numeric settings, passed as traced arguments."""
     num_warmup = plan(config).num_warmup
     return Settings(
         num_warmup,
         float(config.step_size),
         float(config.target_accept),
         float(config.L),
-        warmup.windows(num_warmup),
+        warmup.windows_of(num_warmup),
     )
 
 
@@ -126,7 +127,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         return hamiltonian_draw(arrays, state.chains)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
-        adapted = warmup.step_size(state.adaptation, jnp.asarray(False))
+        adapted = warmup.current_step_size(state.adaptation, jnp.asarray(False))
         return {"step_size": adapted if structure.adjusted else jnp.asarray(settings.step_size)}
 
     return Sampler(init, step, draw, summary)
@@ -140,7 +141,7 @@ def _adjusted(form: Form, structure: Structure) -> Any:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, adapting: Array
     ) -> tuple[Any, Info]:
         length_key, chain_key = jax.random.split(key)
-        step_size = warmup.step_size(state.adaptation, adapting)
+        step_size = warmup.current_step_size(state.adaptation, adapting)
         jittered = 2.0 * settings.L * jax.random.uniform(length_key, dtype=step_size.dtype)
         length = jnp.clip(jnp.ceil(jittered / step_size), 1, MAX_INTEGRATION_STEPS)
         metric = state.adaptation.metric.inverse_mass_matrix

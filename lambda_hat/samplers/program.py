@@ -1,4 +1,4 @@
-"""Target -> Draws: a sampler's pure functions as compiled programs that make many draws a call.
+"""A sampler's pure functions as compiled programs that make many draws per call.
 
 Step i always uses `fold_in(key, i)`, so that the draws are the same however the steps fall into
 calls. Arrays and settings are arguments: one program serves every trial of a shape.
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from lambda_hat.samplers.base import Draw, Info, Sampler
+from lambda_hat.samplers.base import Draw, Info, Method, Sampler, Settings, State
 from lambda_hat.target import Arrays, Form
 
 CHUNK_DRAWS = 256
@@ -31,23 +31,23 @@ class Programs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def programs_of(method: Any, form: Form, structure: Hashable) -> Programs:
+def programs_of(method: Method, form: Form, structure: Hashable) -> Programs:
     """Jitted functions of a method on a form; arrays and settings stay arguments."""
     sampler: Sampler = method.build(form, structure)
 
     def advance(
         key: PRNGKeyArray,
         arrays: Arrays,
-        settings: Any,
-        state: Any,
+        settings: Settings,
+        state: State,
         start: Array,
         count: Array,
         thin: Array,
-    ) -> tuple[Any, tuple[Draw, Info]]:
+    ) -> tuple[State, tuple[Draw, Info]]:
         step_key, draw_key = jax.random.split(key)
 
-        def steps(state: Any, first: Array) -> tuple[Any, Info]:
-            def one(t: Array, carry: tuple[Any, Info]) -> tuple[Any, Info]:
+        def steps(state: State, first: Array) -> tuple[State, Info]:
+            def one(t: Array, carry: tuple[State, Info]) -> tuple[State, Info]:
                 state, total = carry
                 i = first + t
                 state, info = sampler.step(
@@ -61,7 +61,7 @@ def programs_of(method: Any, form: Form, structure: Hashable) -> Programs:
             zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
             return jax.lax.fori_loop(0, thin, one, (state, zero))
 
-        def record(j: Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        def record(j: Array, carry: tuple[State, Any]) -> tuple[State, Any]:
             state, buffer = carry
             state, info = steps(state, start + j * thin)
             last = start + (j + 1) * thin - 1
@@ -69,7 +69,7 @@ def programs_of(method: Any, form: Form, structure: Hashable) -> Programs:
             row = (draw, info)
             return state, jax.tree.map(lambda b, x: b.at[j].set(x), buffer, row)
 
-        def row_shape(state: Any) -> tuple[Draw, Info]:
+        def row_shape(state: State) -> tuple[Draw, Info]:
             return (
                 sampler.draw(draw_key, arrays, settings, state, start),
                 sampler.step(step_key, arrays, settings, state, start)[1],
@@ -84,7 +84,7 @@ def programs_of(method: Any, form: Form, structure: Hashable) -> Programs:
 
 
 class Compiled:
-    """Ahead-of-time compiled functions, one a shape, so that compiling is timed apart."""
+    """Ahead-of-time compiled functions, one per shape, so that compiling is timed apart."""
 
     def __init__(self) -> None:
         self._cache: dict[Hashable, Callable[..., Any]] = {}

@@ -31,10 +31,11 @@ from lambda_hat.target import (
 
 DTYPE = "float32"
 DRAW_WORK = 1 / 3
+TRIM_TRANSIENT = True
 EPSILON = 1e-5
 """Keeps the preconditioner finite where a gradient vanishes."""
 MEMORY = {"none": 1.0, "rmsprop": 0.99, "adam": 0.999}
-"""Decay of the second moment, a step."""
+"""Decay of the second moment per step."""
 
 
 class State(NamedTuple):
@@ -64,13 +65,13 @@ def plan(config: Config) -> Plan:
     return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
 
 
-def structure(config: Config) -> Structure:
+def structure_of(config: Config) -> Structure:
     """Chains, batch and kind of preconditioner shape the program."""
     return Structure(config.num_chains, config.batch, config.precond_type)
 
 
-def settings(config: Config) -> Settings:
-    """What is traced."""
+def settings_of(config: Config) -> Settings:
+    """Numeric settings, passed as traced arguments."""
     return Settings(
         plan(config).num_warmup,
         float(config.eta0),

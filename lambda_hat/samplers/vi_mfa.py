@@ -33,13 +33,14 @@ from lambda_hat.target import (
 DTYPE = "float32"
 DRAW_WORK = 0.0
 """`Info.work` counts the full losses itself, because draws during the fit are cheaper."""
+TRIM_TRANSIENT = False
 NUM_CHAINS = 4
 """Independent draws recorded at a time: chains in name, so that R-hat and ESS apply."""
 WARMUP_SHARE = 0.75
 NUM_PROBES = 1_000
 """Minibatch gradients behind S."""
 MEMORY = {"none": 0.0, "rmsprop": 0.99, "adam": 0.999}
-"""Decay of the second moment, a probe."""
+"""Decay of the second moment per probe."""
 GUIDE_MEMORY = 0.9
 """Decay of the moment that says how far from w* to probe."""
 SPREAD = 0.5
@@ -100,13 +101,13 @@ def plan(config: Config) -> Plan:
     return Plan(config.steps, -(-config.eval_draws // NUM_CHAINS), 1, WARMUP_SHARE)
 
 
-def structure(config: Config) -> Structure:
+def structure_of(config: Config) -> Structure:
     """Numbers of components, factors, rows and samples shape the program."""
     return Structure(config.M, config.r, config.batch_size, config.num_samples)
 
 
-def settings(config: Config) -> Settings:
-    """What is traced: the three whitenings are one program."""
+def settings_of(config: Config) -> Settings:
+    """Numeric settings, passed as traced arguments: the three whitenings are one program."""
     mode = config.whitening_mode
     probes = 0 if mode == "none" else NUM_PROBES
     return Settings(config.steps, float(config.lr), probes, MEMORY[mode], int(mode == "adam"))
@@ -140,9 +141,9 @@ def build(form: Form, structure: Structure) -> Sampler:
         def probe(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             guide, moment = carry
             batch_key, point_key = jax.random.split(jax.random.fold_in(key, t))
-            step = width(arrays, guide) * jax.random.normal(point_key, guide.shape, guide.dtype)
+            shift = width(arrays, guide) * jax.random.normal(point_key, guide.shape, guide.dtype)
             g = jax.grad(lambda w: minibatch_loss(form, arrays, batch_key, w, batch))(
-                arrays.w_star + step
+                arrays.w_star + shift
             )
             guide = GUIDE_MEMORY * guide + (1.0 - GUIDE_MEMORY) * g**2
             return guide, settings.memory * moment + (1.0 - settings.memory) * g**2

@@ -42,7 +42,7 @@ class Adaptation(NamedTuple):
     metric: Any
 
 
-def windows(num_warmup: int) -> Windows:
+def windows_of(num_warmup: int) -> Windows:
     """The slow windows of a warm-up of `num_warmup` steps."""
     schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
     slow = np.flatnonzero(schedule[:, 0])
@@ -113,7 +113,7 @@ def _cast_like(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), tree, like)
 
 
-def step_size(adaptation: Adaptation, adapting: Array) -> Array:
+def current_step_size(adaptation: Adaptation, adapting: Array) -> Array:
     """The step size now: the wandering one while adapting, its average afterwards."""
     averaging = adaptation.averaging
     return jnp.exp(jnp.where(adapting, averaging.log_step_size, averaging.log_step_size_avg))
