@@ -191,10 +191,10 @@ def _over_blocks(function: Callable, blocks: int, data: Any, w: Array) -> Any:
 
 
 def hessian_vector_product(
-    loss: Callable[[Array], Array], w: Float[Array, " d"], vector: Float[Array, " d"]
+    function: Callable[[Array], Array], w: Float[Array, " d"], vector: Float[Array, " d"]
 ) -> Float[Array, " d"]:
     """H(w) v of a scalar function, forward over reverse: about two gradients."""
-    return jax.jvp(jax.grad(loss), (w,), (vector,))[1]
+    return jax.jvp(jax.grad(function), (w,), (vector,))[1]
 
 
 def minibatch_loss(
