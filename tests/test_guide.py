@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import yaml
 from instant import use_instant_runners
@@ -11,6 +18,10 @@ from instant import use_instant_runners
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints.parsl_optuna import main
 from lambda_hat.entrypoints.settings import read_llc_plan, read_study_plan
+from lambda_hat.runners.given import own_settings, plain
+from lambda_hat.runners.run_method import run_method_trial
+from lambda_hat.tables.trials import trial_row, write_table
+from lambda_hat.trial import TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -223,3 +234,77 @@ def test_what_is_said_to_be_done_is_done(
     assert "is done" not in said and "To go on once this is fixed:" in said
     assert main(["--config", str(write({**raw, "problems": [fails, works]})), "--local"]) == 1
     assert "Everything else is done and written. To go on" in capsys.readouterr().out
+
+
+# A row of the table goes back into the function that made it.
+
+
+def rows_of(reader: str, path: str) -> list[dict[str, Any]]:
+    """The rows of the table, each with its hyperparameters as this reader gives them."""
+    if reader == "pandas":
+        return [row._asdict() for row in pd.read_parquet(path).itertuples()]
+    if reader == "pandas, flat":
+        frame = pd.read_parquet(path).convert_dtypes()
+        names = [name for name in frame if name.startswith("params_")]
+        return [
+            {**row, "hyperparams": {name.removeprefix("params_"): row[name] for name in names}}
+            for _, row in frame.iterrows()
+        ]
+    if reader == "polars":
+        return pl.read_parquet(path).to_dicts()
+    if reader == "duckdb":
+        return duckdb.sql(f"SELECT * FROM '{path}'").pl().to_dicts()
+    return duckdb.sql(f"SELECT * FROM '{path}'").df().to_dict("records")
+
+
+READERS = ["pandas", "pandas, flat", "polars", "duckdb", "duckdb, pandas"]
+QUADRATIC = {"model": "quadratic", "data": "small", "seed": np.int64(3)}
+
+
+@pytest.fixture
+def table() -> str:
+    """A table of two methods without references, as a run leaves it."""
+    asked = {
+        "vi": {"lr": 0.05, "M": 1, "r": 0, "steps": 50, "whitening_mode": "none"},
+        "sgld": {"eta0": 1e-3, "batch": 32, "steps": 500, "precond_type": "none"},
+    }
+    rows = []
+    for method, params in asked.items():
+        spec = TrialSpec("p_1", QUADRATIC, method, params, 7, 60.0)
+        result = {**spec.failure("It is made up.", llc_ref=None), "llc_ref": None}
+        rows.append(trial_row(spec, result, number=0, label="q", objective=None, reference=None))
+    write_table(Path("trials.parquet"), rows)
+    return "trials.parquet"
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_row_of_the_table_can_be_run_again(reader: str, table: str) -> None:
+    found = {}
+    for row in rows_of(reader, table):
+        found[row["method"]] = run_method_trial(
+            QUADRATIC,
+            {"name": row["method"], **row["hyperparams"]},
+            row["llc_ref"],
+            "again.json",
+            budget_sec=row["budget_sec"],
+            seed=row["seed"],
+        )
+    for result in found.values():
+        assert result["status"] == "complete", result["error_msg"]
+        assert result["error"] is None and result["llc_ref"] is None and result["seed"] == 7
+    assert found["sgld"]["hyperparams"]["batch"] == 32 and found["vi"]["hyperparams"]["r"] == 0
+
+
+def test_settings_that_are_other_methods_are_left_out_and_mistakes_are_not() -> None:
+    nan = float("nan")
+    row = {"name": "vi", "lr": np.float32(0.5), "M": 2.0, "eta0": nan, "batch": None}
+    assert own_settings(plain(row)) == {"name": "vi", "lr": 0.5, "M": 2.0}
+    found = run_method_trial(QUADRATIC, {"name": "vi", "lr": nan}, pd.NA, "nan.json")
+    assert found["error_msg"].startswith("`lr` must be a finite number")
+    found = run_method_trial(QUADRATIC, {"name": "vi", "eta0": 0.1}, None, "other.json")
+    assert "but got 'eta0'" in found["error_msg"]
+
+
+def test_settings_are_checked_without_jax() -> None:
+    code = "import sys, lambda_hat.runners.run_method; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

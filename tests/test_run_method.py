@@ -13,7 +13,7 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SAMPLERS
-from lambda_hat.runners import boundary, run_method
+from lambda_hat.runners import boundary, trial_run
 from lambda_hat.runners.boundary import artifacts_of, strict
 from lambda_hat.runners.run_method import run_method_trial
 from lambda_hat.store import read_json
@@ -144,7 +144,7 @@ def test_what_is_unforeseen_is_told(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(run_method, "Runner", fail)
+    monkeypatch.setattr(trial_run, "Runner", fail)
     found = trial(tmp_path)
     assert found["status"] == "failed" and words in found["error_msg"]
     assert "\n" not in found["error_msg"]
@@ -156,7 +156,7 @@ def test_a_full_disk_is_no_failure_of_the_trial(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(run_method, "load_target", full)
+    monkeypatch.setattr(trial_run, "load_target", full)
     with pytest.raises(OSError, match="No space left"):
         trial(tmp_path)
     assert not list(tmp_path.rglob("metrics.json"))
