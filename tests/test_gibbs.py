@@ -12,6 +12,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.references import gibbs
 from lambda_hat.references.analytic import llc_exact
 from lambda_hat.references.checkpoint import save_arrays
+from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import sample_hmc
 
@@ -23,16 +24,16 @@ def network(widths: tuple[int, ...], *, n: int = 1000, **model: object) -> Probl
     return build_problem(compose_problem({"model": "deep_linear", "overrides": over}))
 
 
-def error_in_se(result: dict, exact: float) -> float:
-    return (result["llc"] - exact) / result["se"]
+def error_in_se(result: EngineResult, exact: float) -> float:
+    return (result.llc - exact) / result.se
 
 
 @pytest.mark.parametrize("widths", [(3, 3, 1), (2, 2, 2), (4, 1, 1, 3), (4, 5, 3)])
 def test_llc_of_a_population_with_a_known_answer(widths):
     problem = network(widths)
     result = sample_gibbs(problem, SETTINGS, budget_sec=300, seed=0)
-    assert not [gate for gate in result["gates"] if not gate.passed]
-    assert result["se"] < 0.015 * result["llc"]
+    assert not result.failed
+    assert result.se < 0.015 * result.llc
     assert abs(error_in_se(result, llc_exact(problem))) < 3
 
 
@@ -41,25 +42,25 @@ def test_it_agrees_with_hmc_on_drawn_data(tmp_path):
     found = sample_gibbs(problem, SETTINGS, budget_sec=300, seed=0)
     chains = ReferenceConfig(num_draws=4_000)
     hmc = sample_hmc(problem, chains, budget_sec=300, seed=0, checkpoint=tmp_path / "hmc.ckpt")
-    assert not [gate for gate in hmc["gates"] if not gate.passed]
-    joint = np.hypot(found["se"], hmc["se"])
-    assert joint < 0.02 * hmc["llc"]
-    assert abs(found["llc"] - hmc["llc"]) < 3 * joint
+    assert not hmc.failed
+    joint = np.hypot(found.se, hmc.se)
+    assert joint < 0.02 * hmc.llc
+    assert abs(found.llc - hmc.llc) < 3 * joint
 
 
 def test_the_same_seed_gives_the_same_number():
     few = dataclasses.replace(SETTINGS, num_draws=400, num_warmup=20)
     problem = network((2, 2, 2))
     first, again, other = (
-        sample_gibbs(problem, few, budget_sec=300, seed=seed)["llc"] for seed in (0, 0, 1)
+        sample_gibbs(problem, few, budget_sec=300, seed=seed).llc for seed in (0, 0, 1)
     )
     assert first == again != other
 
 
 def test_a_budget_that_ends_before_there_is_an_estimate_is_said():
     result = sample_gibbs(network((2, 2, 2)), SETTINGS, budget_sec=0, seed=0)
-    assert result["llc"] is None
-    assert "sweeps >= 20" in result["gates"][0].reason
+    assert result.llc is None
+    assert "sweeps >= 20" in result.gates[0].sentence
 
 
 def test_a_killed_run_goes_on_to_the_same_number(tmp_path, monkeypatch):
@@ -83,10 +84,10 @@ def test_a_killed_run_goes_on_to_the_same_number(tmp_path, monkeypatch):
         except KeyboardInterrupt:
             killed += 1
     assert killed >= 2
-    assert (parts["llc"], parts["se"], parts["draws"]) == (
-        whole["llc"],
-        whole["se"],
-        whole["draws"],
+    assert (parts.llc, parts.se, parts.draws) == (
+        whole.llc,
+        whole.se,
+        whole.draws,
     )
 
 
@@ -110,10 +111,10 @@ def test_budgets_that_were_too_short_add_up(tmp_path, monkeypatch):
         sample_gibbs(problem, few, budget_sec=budget, seed=0, checkpoint=path)
         for budget in (200, 400, 1e6)
     ]
-    assert 0 < runs[0]["draws"] < runs[1]["draws"] < 200 <= runs[2]["draws"]
+    assert 0 < runs[0].draws < runs[1].draws < 200 <= runs[2].draws
     for run, budget in zip(runs, (200, 400), strict=False):
-        assert budget - 5 < run["seconds"]["sample"] <= budget + 5
-    assert runs[2]["llc"] == whole["llc"]
+        assert budget - 5 < run.cost.seconds["sample"] <= budget + 5
+    assert runs[2].llc == whole.llc
 
 
 def test_a_damaged_checkpoint_is_set_aside(tmp_path):
@@ -122,7 +123,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path):
     first = sample_gibbs(problem, few, budget_sec=300, seed=0, checkpoint=path)
     path.write_bytes(path.read_bytes()[:-7])
     again = sample_gibbs(problem, few, budget_sec=300, seed=0, checkpoint=path)
-    assert again["llc"] == first["llc"]
+    assert again.llc == first.llc
     assert len(list(tmp_path.glob("gibbs.ckpt.broken-*"))) == 1
 
 

@@ -10,6 +10,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.problem.build import build_problem
 from lambda_hat.references import hmc
+from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.hmc import LONGER, sample_hmc
 from lambda_hat.samplers import warmup
 from lambda_hat.target import potential
@@ -49,7 +50,9 @@ def test_starts_on_a_quadratic_are_spread_as_they_say():
     assert ratio == pytest.approx(4.0, rel=0.05)
 
 
-def chains(problem: Problem, folder, *, budget_sec: float = 120, **settings: object) -> dict:
+def chains(
+    problem: Problem, folder, *, budget_sec: float = 120, **settings: object
+) -> EngineResult:
     config = ReferenceConfig(num_draws=1_500, num_warmup=300, **settings)
     return sample_hmc(
         problem, config, budget_sec=budget_sec, seed=0, checkpoint=folder / "hmc.ckpt"
@@ -58,21 +61,21 @@ def chains(problem: Problem, folder, *, budget_sec: float = 120, **settings: obj
 
 def test_chains_that_mix_keep_their_trajectories(tmp_path):
     result = chains(problem("quadratic"), tmp_path)
-    assert result["diagnostics"]["num_integration_steps"] == 20
+    assert result.diagnostics["num_integration_steps"] == 20
 
 
 def test_chains_that_creep_get_longer_trajectories(tmp_path):
     creeping = problem("deep_linear", n=100_000, widths=[4, 4, 4, 4], rank=2)
     result = chains(creeping, tmp_path, num_integration_steps=1, dense_metric_max_dim=0)
-    steps = result["diagnostics"]["num_integration_steps"]
+    steps = result.diagnostics["num_integration_steps"]
     assert steps in [LONGER**k for k in range(1, 5)]
     # Those that were tried before are counted: steps of every pilot, of 4 chains.
     tried = [LONGER**k for k in range(5) if LONGER**k <= steps]
-    assert result["work"] > 4 * 1_300 * sum(tried)
+    assert result.cost.work > 4 * 1_300 * sum(tried)
 
 
 def test_there_must_be_time_for_longer_trajectories(tmp_path, monkeypatch):
     monkeypatch.setattr(hmc, "LONGER", 10**9)  # No budget is so many times what a pilot took.
     creeping = problem("deep_linear", n=100_000, widths=[4, 4, 4, 4], rank=2)
     result = chains(creeping, tmp_path, num_integration_steps=1, dense_metric_max_dim=0)
-    assert result["diagnostics"]["num_integration_steps"] == 1
+    assert result.diagnostics["num_integration_steps"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -23,8 +24,9 @@ from lambda_hat.problem import Problem
 from lambda_hat.problem import store as problem_store
 from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.problem import make_problem
-from lambda_hat.references import gates, hmc, smc, tempering
+from lambda_hat.references import annealing, gates, hmc, smc
 from lambda_hat.references.analytic import llc_exact
+from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import Gate, check_smc_gates
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.smc import sample_smc
@@ -50,21 +52,23 @@ def displaced(given: Problem, shift: float) -> Problem:
     return make_problem(given.config, given.data, given.w_star + shift, given.evidence)
 
 
-def by_hmc(given: Problem, folder: Path, config: ReferenceConfig = QUICK, **kw: Any) -> dict:
+def by_hmc(
+    given: Problem, folder: Path, config: ReferenceConfig = QUICK, **kw: Any
+) -> EngineResult:
     settings = {"budget_sec": LONG, "seed": 1, "checkpoint": folder / "hmc.ckpt", **kw}
     return sample_hmc(given, config, **settings)
 
 
-def by_smc(given: Problem, config: ReferenceConfig = QUICK, **kw: Any) -> dict:
+def by_smc(given: Problem, config: ReferenceConfig = QUICK, **kw: Any) -> EngineResult:
     return sample_smc(given, config, **{"budget_sec": LONG, "seed": 1, **kw})
 
 
-def failed(found: dict) -> set[str]:
+def failed(found: EngineResult) -> set[str]:
     """Names of the gates that failed; each says what must hold and what to do."""
-    all_failed = [gate for gate in found["gates"] if not gate.passed]
-    for gate in all_failed:
-        assert gate.reason.endswith(".") and ("aise" in gate.reason or "Run" in gate.reason)
-    return {gate.name for gate in all_failed}
+    for gate in found.failed:
+        assert gate.sentence.endswith(".")
+        assert "aise" in gate.sentence or "Run" in gate.sentence
+    return {gate.name for gate in found.failed}
 
 
 class Ticking:
@@ -81,7 +85,7 @@ class Ticking:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Ticking()
-    for module in (loop, program, hmc, smc, tempering):
+    for module in (loop, program, hmc, smc, annealing):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -95,33 +99,32 @@ def test_hmc_and_smc_give_the_exact_answer_and_agree(model: str, tmp_path: Path)
     parts = {"hmc": by_hmc(problem(model), tmp_path), "smc": by_smc(problem(model))}
     for part in parts.values():
         assert failed(part) == set()
-        assert part["se"] < 0.02 * exact
-        assert abs(part["llc"] - exact) < 3 * part["se"]
+        assert part.se < 0.02 * exact
+        assert abs(part.llc - exact) < 3 * part.se
     verdict = decide(parts)
-    assert verdict["status"] == "ok" and verdict["method"] == "hmc"
-    assert verdict["llc_ref"] == parts["hmc"]["llc"]
-    assert verdict["methods"]["smc"]["llc"] == parts["smc"]["llc"]
-    work = parts["hmc"]["work"] + parts["smc"]["work"]
-    assert verdict["work"] == {"full_gradients": work}
+    assert not verdict.failed and verdict.method == "hmc"
+    assert verdict.number == (parts["hmc"].llc, parts["hmc"].se)
+    work = parts["hmc"].cost.work + parts["smc"].cost.work
+    assert verdict.cost.work == work
 
 
 def test_log_z_along_the_ladder_gives_the_same_number() -> None:
     found = by_smc(problem("quadratic"))
-    diagnostics = found["diagnostics"]
+    diagnostics = found.diagnostics
     config = problem("quadratic").config
     h = np.asarray(config.model.curvature)
     log_z = -0.5 * np.sum(np.log1p(config.nbeta * h / config.posterior.gamma))
     assert diagnostics["log_z"] == pytest.approx(log_z, abs=0.1)
-    assert diagnostics["llc_from_log_z"] == pytest.approx(found["llc"], rel=0.05)
+    assert diagnostics["llc_from_log_z"] == pytest.approx(found.llc, rel=0.05)
 
 
 def test_the_spread_of_smc_runs_is_the_error_it_reports() -> None:
     found = [by_smc(problem("quadratic"), seed=seed) for seed in range(12)]
-    spread = np.std([part["llc"] for part in found], ddof=1)
+    spread = np.std([part.llc for part in found], ddof=1)
     # Widened for the few runs it comes from: 5 runs, Student's t at 95 %, 2.78 / 1.96.
-    assert 0.6 < np.mean([part["se"] for part in found]) / spread < 2.5
+    assert 0.6 < np.mean([part.se for part in found]) / spread < 2.5
     exact = llc_exact(problem("quadratic"))
-    assert all(abs(part["llc"] - exact) < 4 * part["se"] for part in found)
+    assert all(abs(part.llc - exact) < 4 * part.se for part in found)
 
 
 # Each gate, tripped by what it is for.
@@ -131,20 +134,20 @@ def test_too_short_a_budget_lacks_draws(tmp_path: Path, ticking: None) -> None:
     short = replace(QUICK, num_warmup=100)
     found = by_hmc(problem("quadratic"), tmp_path, short, budget_sec=550.0)
     assert {"ess_bulk", "relative_se"} <= failed(found)
-    assert all(gate.fixable_by_more_draws for gate in found["gates"] if gate.name in failed(found))
-    assert 20 <= found["draws"] < 100
+    assert not found.hopeless
+    assert 20 <= found.draws < 100
 
 
 def test_no_budget_at_all_is_said(tmp_path: Path) -> None:
     found = by_hmc(problem("quadratic"), tmp_path, budget_sec=0.0)
-    assert found["llc"] is None and failed(found) == {"estimate"}
+    assert found.llc is None and failed(found) == {"estimate"}
     found = by_smc(problem("quadratic"), budget_sec=0.0)
-    assert found["llc"] is None and failed(found) == {"runs"}
+    assert found.llc is None and failed(found) == {"runs"}
 
 
 def test_smc_runs_that_the_deadline_cuts_are_left_out(ticking: None) -> None:
     found = by_smc(problem("quadratic"), budget_sec=100.0)
-    assert failed(found) == {"runs"} and 0 < found["diagnostics"]["num_runs"] < 3
+    assert failed(found) == {"runs"} and 0 < found.diagnostics["num_runs"] < 3
 
 
 def test_a_point_that_is_no_minimum_has_draws_below_it(tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_a_point_that_is_no_minimum_has_draws_below_it(tmp_path: Path) -> None:
 def test_a_point_far_from_the_minimum_has_a_negative_llc(tmp_path: Path) -> None:
     given = displaced(problem("quadratic"), 1.0)
     found = by_hmc(given, tmp_path)
-    assert found["llc"] < 0 and {"positive", "relative_se", "below_minimum"} <= failed(found)
+    assert found.llc < 0 and {"positive", "relative_se", "below_minimum"} <= failed(found)
 
 
 def test_a_gradient_left_at_a_smooth_point_shifts_the_answer(tmp_path: Path) -> None:
@@ -217,57 +220,67 @@ GOOD = {
     ],
 )
 def test_gates_of_smc(gate: str, fault: dict) -> None:
-    def ask(diagnostics: dict) -> set[str]:
+    def failed_of(diagnostics: dict) -> set[str]:
         asked = check_smc_gates(llc=1.0, se=0.01, diagnostics=diagnostics, evidence={})
-        return failed({"gates": asked})
+        return failed(EngineResult(1.0, 0.01, diagnostics, tuple(asked), Cost(), 10))
 
-    assert ask(GOOD) == set()
-    assert ask({**GOOD, **fault}) == {gate}
+    assert failed_of(GOOD) == set()
+    assert failed_of({**GOOD, **fault}) == {gate}
 
 
 # Two methods, one verdict.
 
 
-def part(llc: float, se: float, *failing: str) -> dict:
-    return {
-        "llc": llc,
-        "se": se,
-        "diagnostics": {},
-        "gates": [Gate(name, False, True, f"{name} failed. Raise it.") for name in failing],
-        "work": 1.0,
-        "seconds": {"sample": 1.0},
-        "draws": 10,
-    }
+def part(llc: float, se: float, *failing: str) -> EngineResult:
+    gates = [Gate(name, 2.0, 1.0, False, True, f"{name} failed. Raise it.") for name in failing]
+    gates.append(Gate("positive", llc, 0.0, True, False, "The LLC is positive."))
+    return EngineResult(llc, se, {}, tuple(gates), Cost({"sample": 1.0}, 1.0), 10)
 
 
 def test_two_that_disagree_are_unreliable() -> None:
     verdict = decide({"hmc": part(5.0, 0.03), "smc": part(5.3, 0.04)})
-    assert verdict["status"] == "unreliable" and not verdict["fixable_by_more_draws"]
-    assert "6.0 joint standard errors apart" in verdict["reasons"][0]
-    assert decide({"hmc": part(5.0, 0.03), "smc": part(5.14, 0.04)})["status"] == "ok"
+    (disagreement,) = verdict.failed
+    assert disagreement.name == "agreement" and not disagreement.fixable_by_more_draws
+    assert "6.0 joint standard errors apart" in disagreement.sentence
+    assert disagreement.value == pytest.approx(6.0) and disagreement.threshold == 3.0
+
+
+def test_two_that_agree_are_told_gate_by_gate() -> None:
+    verdict = decide({"hmc": part(5.0, 0.03), "smc": part(5.14, 0.04)})
+    assert not verdict.failed
+    told = [gate.sentence for gate in verdict.gates]
+    assert told[:2] == ["HMC: The LLC is positive.", "SMC: The LLC is positive."]
+    assert "2.8 joint standard errors apart, at most 3." in told[2]
 
 
 def test_smc_takes_over_where_chains_do_not_mix() -> None:
     verdict = decide({"hmc": part(4.0, 0.3, "rhat", "ess_bulk"), "smc": part(5.0, 0.04)})
-    assert verdict["status"] == "ok" and verdict["method"] == "smc"
-    assert verdict["llc_ref"] == 5.0 and verdict["methods"]["hmc"]["failed_gates"] == [
-        "rhat",
-        "ess_bulk",
-    ]
+    assert verdict.method == "smc" and verdict.number == (5.0, 0.04)
+    assert not verdict.failed and [gate.name for gate in verdict.gates] == ["positive"]
+    stored = verdict.parts["hmc"].to_json()
+    assert [g["name"] for g in stored["gates"] if not g["passed"]] == ["rhat", "ess_bulk"]
 
 
 @pytest.mark.parametrize(
-    "hmc_gates, smc_gates, reasons",
+    "hmc_gates, smc_gates, sentences",
     [
         (["rhat"], ["runs"], ["HMC: rhat", "SMC: runs"]),
         (["divergences"], [], ["HMC: divergences"]),
         ([], ["virial"], ["SMC: virial"]),
     ],
 )
-def test_otherwise_both_must_pass(hmc_gates: list, smc_gates: list, reasons: list) -> None:
+def test_otherwise_both_must_pass(hmc_gates: list, smc_gates: list, sentences: list) -> None:
     verdict = decide({"hmc": part(5.0, 0.1, *hmc_gates), "smc": part(5.0, 0.1, *smc_gates)})
-    assert verdict["status"] == "unreliable" and verdict["method"] == "hmc"
-    assert [reason.split(" failed")[0] for reason in verdict["reasons"]] == reasons
+    assert verdict.method == "hmc"
+    assert [gate.sentence.split(" failed")[0] for gate in verdict.failed] == sentences
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, None, 0.5])
+def test_a_gate_is_strict_json_and_comes_back(value: float | None) -> None:
+    gate = Gate("relative_se", value, 0.02, False, True, "It is too wide. Raise it.")
+    stored = json.loads(json.dumps(gate.to_json(), allow_nan=False))
+    finite = value if value == 0.5 else None
+    assert Gate.from_json(stored) == replace(gate, value=finite)
 
 
 # Killed and continued.
@@ -310,8 +323,8 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
     monkeypatch.setattr(hmc, "save_checkpoint", note)
     again = by_hmc(problem("quadratic"), tmp_path)
     assert steps[0] > after
-    assert (again["llc"], again["se"]) == (whole["llc"], whole["se"])
-    assert again["work"] == whole["work"] and again["draws"] == whole["draws"]
+    assert (again.llc, again.se) == (whole.llc, whole.se)
+    assert again.cost.work == whole.cost.work and again.draws == whole.draws
 
 
 def _identity(model: str) -> str:
@@ -330,19 +343,20 @@ def test_a_budget_cut_in_pieces_gives_the_same_reference(
     monkeypatch.setattr(gates, "RELATIVE_SE", 0.05)  # All draws that are asked for are enough.
     short = replace(QUICK, num_draws=600, num_warmup=100)
 
-    def run(checkpoint: str, budget_sec: float) -> dict:
+    def run(checkpoint: str, budget_sec: float) -> EngineResult:
         where = {"seed": 1, "checkpoint": tmp_path / checkpoint}
         return sample(problem("quadratic"), short, budget_sec=budget_sec, **where)
 
     whole = run("whole", 1e6)
     assert failed(whole) == set()
-    draws, found = [], {"draws": -1}
-    while found["draws"] < whole["draws"]:
-        found = run("parts", budget * (len(draws) + 1))
-        draws.append(found["draws"])
+    draws, found = [-1], whole
+    while draws[-1] < whole.draws:
+        found = run("parts", budget * len(draws))
+        draws.append(found.draws)
     assert len(set(draws)) > 3 and draws == sorted(draws)
-    for name in ("llc", "se", "draws", "work", "diagnostics", "gates"):
-        assert found[name] == whole[name], name
+    for name in ("llc", "se", "draws", "diagnostics", "gates"):
+        assert getattr(found, name) == getattr(whole, name), name
+    assert found.cost.work == whole.cost.work
 
 
 @pytest.mark.parametrize("method", ["hmc", "smc"])
@@ -370,14 +384,14 @@ def test_a_reference_gets_there_over_many_short_walltimes(
 def test_a_finished_reference_asked_again_draws_nothing(tmp_path: Path) -> None:
     first = by_hmc(problem("quadratic"), tmp_path)
     again = by_hmc(problem("quadratic"), tmp_path)
-    assert again["llc"] == first["llc"] and again["work"] == first["work"]
-    assert again["seconds"]["sample"] == first["seconds"]["sample"]
+    assert again.llc == first.llc and again.cost.work == first.cost.work
+    assert again.cost.seconds["sample"] == first.cost.seconds["sample"]
 
 
 def test_other_settings_do_not_go_on_from_these_chains(tmp_path: Path) -> None:
     first = by_hmc(problem("quadratic"), tmp_path)
     other = by_hmc(problem("quadratic"), tmp_path, seed=2)
-    assert other["llc"] != first["llc"] and other["draws"] == first["draws"]
+    assert other.llc != first.llc and other.draws == first.draws
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "flipped"])
@@ -391,7 +405,7 @@ def test_a_damaged_checkpoint_is_set_aside(
     path.write_bytes(broken[damage])
     with caplog.at_level(logging.WARNING):
         again = by_hmc(problem("quadratic"), tmp_path)
-    assert again["llc"] == first["llc"] and "damaged" in caplog.text
+    assert again.llc == first.llc and "damaged" in caplog.text
     assert [kept.read_bytes() for kept in tmp_path.glob("hmc.ckpt.broken-*")] == [broken[damage]]
 
 
@@ -405,17 +419,17 @@ def test_finished_smc_runs_are_not_run_again(
             by_smc(problem("quadratic"), checkpoint=runs)
     assert len(read_json(runs)["runs"]) == 2
     again = by_smc(problem("quadratic"), checkpoint=runs)
-    assert (again["llc"], again["se"]) == (whole["llc"], whole["se"])
+    assert (again.llc, again.se) == (whole.llc, whole.se)
     monkeypatch.setattr(smc, "Run", None)
-    assert by_smc(problem("quadratic"), checkpoint=runs)["llc"] == whole["llc"]
+    assert by_smc(problem("quadratic"), checkpoint=runs).llc == whole.llc
 
 
 def test_smc_makes_more_runs_while_its_error_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     first = by_smc(problem("quadratic"))
-    monkeypatch.setattr(gates, "RELATIVE_SE", 0.5 * first["se"] / first["llc"])
+    monkeypatch.setattr(gates, "RELATIVE_SE", 0.5 * first.se / first.llc)
     found = by_smc(problem("quadratic"))
     assert failed(found) == set()
-    assert found["diagnostics"]["num_runs"] > first["diagnostics"]["num_runs"] == QUICK.num_runs
+    assert found.diagnostics["num_runs"] > first.diagnostics["num_runs"] == QUICK.num_runs
 
 
 def test_damaged_smc_runs_are_set_aside(tmp_path: Path) -> None:
@@ -426,14 +440,14 @@ def test_damaged_smc_runs_are_set_aside(tmp_path: Path) -> None:
 
 
 def test_the_seed_of_smc_decides() -> None:
-    first, again, other = (by_smc(problem("quadratic"), seed=seed)["llc"] for seed in (1, 1, 2))
+    first, again, other = (by_smc(problem("quadratic"), seed=seed).llc for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_particles_evaluated_in_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = by_smc(problem("quadratic"))["llc"]
+    whole = by_smc(problem("quadratic")).llc
     monkeypatch.setattr("lambda_hat.references.particles.BATCH_NUMBERS", {"cpu": 600})
-    assert by_smc(problem("quadratic"))["llc"] == pytest.approx(whole, rel=1e-9)
+    assert by_smc(problem("quadratic")).llc == pytest.approx(whole, rel=1e-9)
 
 
 def test_losses_that_overflow_everywhere_end_the_ladder() -> None:
@@ -447,7 +461,7 @@ def test_losses_that_overflow_everywhere_end_the_ladder() -> None:
 
 FIELDS = (
     "llc_ref se_ref llc_exact rlct status reasons diagnostics settings runtime_sec work n d beta "
-    "gamma init_loss problem versions method methods pid target"
+    "gamma init_loss problem versions method methods pid target gates"
 ).split()
 
 
@@ -463,6 +477,8 @@ def test_ref_json_holds_what_the_contract_says(tmp_path: Path) -> None:
     path = tmp_path / "artifacts" / "problems" / "p" / "ref.json"
     assert read_json(path) == found and set(FIELDS) <= set(found)
     assert found["status"] == "ok" and found["reasons"] == [] and found["method"] == "hmc"
+    assert {gate["name"] for gate in found["gates"]} >= {"rhat", "ess_bulk", "virial", "float64"}
+    assert all(gate["passed"] and gate["sentence"].endswith(".") for gate in found["gates"])
     assert found["llc_exact"] == pytest.approx(llc_exact(problem("quadratic")))
     assert found["rlct"] == {"value": 1.5, "multiplicity": 1}
     store = Store.at(tmp_path / "artifacts", tmp_path)

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lambda_hat.entrypoints.settings import read_llc_plan
-from lambda_hat.references.gates import check_gates, check_smc_gates
+from lambda_hat.references.gates import check_gates, check_gibbs_gates, check_smc_gates
 from lambda_hat.report import plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
@@ -99,6 +99,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         spec.write_manifest(store)
     given = {"method": "hmc", "llc_ref": 5.0, "se_ref": 0.02, "n": 100, "d": 3, "nbeta": 21.7}
     given |= {"diagnostics": GATES, "evidence": {"status": "exact"}, "versions": {"x64": True}}
+    gates = check_gates(llc=5.0, se=0.02, diagnostics=GATES, evidence=given["evidence"])
+    given["gates"] = [gate.to_json() for gate in gates]
     write_json(store.reference("p_1"), {**given, "status": "ok", "reasons": []})
     write_report(store, command="parsl-optuna --config 'my file.yaml' --local", notes=["Beware."])
     return store
@@ -331,16 +333,12 @@ def test_the_page_says_what_was_found_and_how(store: Store) -> None:
         assert said in text, said
 
 
-def test_gates_that_hold_are_told_in_words() -> None:
+def test_gates_that_hold_are_told_as_they_were_stored() -> None:
     given: dict[str, Any] = {"llc": 5.0, "se": 0.02, "diagnostics": GATES}
-    evidence = {"status": "ok", "shift_bias": 1e-3}
-    for method, asked in (("hmc", check_gates), ("smc", check_smc_gates)):
-        reference = {"method": method, "llc_ref": 5.0, "se_ref": 0.02, "diagnostics": GATES}
-        reference |= {"evidence": evidence, "versions": {"x64": True}}
-        told = passed_gates(reference)
-        assert len(told) == len(asked(**given, evidence=evidence))
-        assert not [sentence for sentence in told if sentence.endswith(" holds.")]
-    assert passed_gates({"llc_ref": None, "diagnostics": {}}) == []
+    for check in (check_gates, check_smc_gates, check_gibbs_gates):
+        gates = check(**given, evidence={"status": "ok", "shift_bias": 1e-3})
+        told = passed_gates({"gates": [gate.to_json() for gate in gates]})
+        assert told == [gate.sentence.replace("+-", "±") for gate in gates]
 
 
 def test_an_unreliable_reference_is_called_so(tmp_path: Path) -> None:
@@ -352,6 +350,7 @@ def test_an_unreliable_reference_is_called_so(tmp_path: Path) -> None:
     write_report(store)
     text = "".join(Reader(page_of(store)).text)
     assert "The reference is unreliable" in text and "✗R-hat is 1.4, above 1.01." in text
+    assert "✓" not in text  # Stored without gates, as by an earlier version: none is asked again.
 
 
 def test_the_settings_to_confirm_are_a_config_of_parsl_llc(

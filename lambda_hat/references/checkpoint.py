@@ -10,13 +10,14 @@ import io
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from lambda_hat.references.engine import Cost
 from lambda_hat.samplers.loop import Progress
 from lambda_hat.store import quarantine, write_bytes
 
@@ -25,26 +26,6 @@ CHECKPOINT_SECONDS = 30.0
 """Time between two checkpoints of chains that run."""
 _DIGEST = 64
 """Hex digits of the checksum that stands before the content."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall time by what it went into, and full-data gradient equivalents."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    work: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        names = {*self.seconds, *other.seconds}
-        seconds = {
-            name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in names
-        }
-        return Cost(seconds, self.work + other.work)
-
-    @property
-    def total(self) -> float:
-        """Seconds in all."""
-        return sum(self.seconds.values())
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
-from lambda_hat.references.gates import GROWTH, Gate, check_gibbs_gates
+from lambda_hat.references.engine import Cost, EngineResult
+from lambda_hat.references.gates import GROWTH, check_gibbs_gates, no_estimate
 from lambda_hat.references.layers import Chain, Model, Swept, read_model
 from lambda_hat.store import digest
 
@@ -33,11 +34,11 @@ def sample_gibbs(
     budget_sec: float,
     seed: int,
     checkpoint: Path | None = None,
-) -> dict[str, Any]:
+) -> EngineResult:
     """The Gibbs part of a reference: estimate, diagnostics, gates and cost.
 
-    Makes `num_draws` sweeps of each chain after `num_warmup`, asks the gates, and makes more while
-    only gates fail that more sweeps can mend, until the deadline.
+    Makes `num_draws` sweeps of each chain after `num_warmup`, checks the gates, and makes more
+    while only gates fail that more sweeps can fix, until the deadline.
 
     Args:
         problem: a deep linear network.
@@ -47,21 +48,19 @@ def sample_gibbs(
         checkpoint: file to go on from and to keep.
 
     Returns:
-        {llc, se, diagnostics, gates, work, seconds, draws}, as the other methods give them.
+        Its estimate, with draws counted as sweeps by chain; without one a gate says why.
     """
     model, sweeps = read_model(problem), config.num_warmup + config.num_draws
     identity = digest([problem.pid, problem.target_id, seed, config.num_chains])
     chains = _Chains(model, config.num_chains, seed, identity, checkpoint)
     deadline = time.monotonic() + budget_sec - chains.seconds
     while True:
-        while sweeps < chains.num_sweeps:  # Gates are asked where one run would.
+        while sweeps < chains.num_sweeps:  # Check where one run would.
             sweeps = math.ceil(GROWTH * sweeps)
         chains.sweep(sweeps, deadline)
-        result = _judge(problem, model, chains.kept(config.num_warmup))
-        result |= {"work": 0.0, "seconds": {"sample": chains.seconds}}
-        failed = [gate for gate in result["gates"] if not gate.passed]
-        hopeless = not all(gate.fixable_by_more_draws for gate in failed)
-        if chains.num_sweeps < sweeps or hopeless or not failed:
+        cost = Cost({"sample": chains.seconds})
+        result = _judge(problem, model, chains.kept(config.num_warmup), cost)
+        if chains.num_sweeps < sweeps or result.hopeless or not result.failed:
             return result
         sweeps = math.ceil(GROWTH * sweeps)
 
@@ -120,29 +119,35 @@ class _Chains:
             chain.layers = [arrays[f"layer_{c}_{s}"] for s in range(len(chain.layers))]
 
 
-def _judge(problem: Problem, model: Model, rows: list[list[Swept]]) -> dict[str, Any]:
+def _judge(problem: Problem, model: Model, rows: list[list[Swept]], cost: Cost) -> EngineResult:
     """Estimate, diagnostics and gates of the sweeps so far."""
-    result: dict[str, Any] = {"llc": None, "se": None, "diagnostics": {}, "draws": len(rows)}
     if len(rows) < LEAST_SWEEPS:
-        reason = (
+        gate = no_estimate(
+            "estimate",
             f"`sweeps >= {LEAST_SWEEPS}` must hold after warm-up, but got {len(rows)}. Raise the "
-            "HMC budget."
+            "HMC budget.",
+            fixable_by_more_draws=True,
+            value=len(rows),
+            threshold=LEAST_SWEEPS,
         )
-        return {**result, "gates": [Gate("estimate", False, True, reason)]}
+        return EngineResult(None, None, {}, (gate,), cost, len(rows))
     kept = np.array(rows)
     llc = model.nbeta * (kept[..., 0] - model.excess(model.centre))
-    virial = kept[..., 1] / len(problem.w_star)
-    error = float(virial.std()) / math.sqrt(effective_draws(virial))
-    diagnostics = {
+    diagnostics = _diagnostics(llc, kept[..., 1] / len(problem.w_star), kept[..., 2])
+    mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
+    gates = check_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
+    return EngineResult(mean, se, diagnostics, tuple(gates), cost, len(rows))
+
+
+def _diagnostics(llc: np.ndarray, virial: np.ndarray, square: np.ndarray) -> dict[str, Any]:
+    """What the gates look at, from traces (sweeps, chains): LLC, virial ratio, |w - w*|^2."""
+    return {
         "rhat": rhat(llc),
         "ess": effective_draws(llc),
         "ess_bulk": ess(llc, "bulk"),
         "ess_tail": ess(llc, "tail"),
         "num_draws": llc.size,
         "virial_ratio": float(virial.mean()),
-        "virial_se": error,
-        "mean_distance": float(np.sqrt(kept[..., 2].mean())),
+        "virial_se": float(virial.std()) / math.sqrt(effective_draws(virial)),
+        "mean_distance": float(np.sqrt(square.mean())),
     }
-    mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
-    gates = check_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
-    return {**result, "llc": mean, "se": se, "diagnostics": diagnostics, "gates": gates}

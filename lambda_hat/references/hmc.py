@@ -21,13 +21,9 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
-from lambda_hat.references.checkpoint import (
-    CHECKPOINT_SECONDS,
-    Cost,
-    load_checkpoint,
-    save_checkpoint,
-)
-from lambda_hat.references.gates import GROWTH, Gate, check_gates
+from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_checkpoint, save_checkpoint
+from lambda_hat.references.engine import Cost, EngineResult
+from lambda_hat.references.gates import GROWTH, check_gates, no_estimate
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
@@ -64,11 +60,11 @@ class Tuning(NamedTuple):
 
 def sample_hmc(
     problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, checkpoint: Path
-) -> dict[str, Any]:
+) -> EngineResult:
     """The HMC part of a reference: estimate, diagnostics, gates and cost.
 
-    Runs `num_draws` draws of each chain, asks the gates, and goes on until they hold, until one
-    fails that more draws cannot mend, or until the deadline.
+    Runs `num_draws` draws of each chain, checks the gates, and goes on until they hold, until one
+    fails that more draws cannot fix, or until the deadline.
 
     Args:
         problem: what to sample.
@@ -78,8 +74,7 @@ def sample_hmc(
         checkpoint: file to go on from and to keep.
 
     Returns:
-        {llc, se, diagnostics, gates, work, seconds, draws}; llc and se are None where there is
-        no estimate, with the reason in `gates`.
+        Its estimate, with draws counted by chain; without one a gate says why.
     """
     identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
     with jax.enable_x64(True):
@@ -95,7 +90,7 @@ def sample_hmc(
             if other is None:
                 return result
             stored, tuning = None, other
-            abandoned = Cost(result["seconds"], result["work"])
+            abandoned = result.cost
 
 
 class _Chains:
@@ -128,7 +123,7 @@ class _Chains:
             resume=resume,
         )
 
-    def run(self, deadline: float) -> tuple[dict[str, Any], Tuning | None]:
+    def run(self, deadline: float) -> tuple[EngineResult, Tuning | None]:
         """Draws until gates or deadline; a tuning asks for a new start with it."""
         wanted, pilot = self._config.num_draws, min(PILOT_DRAWS, self._config.num_draws)
         if self._runner.progress.num_draws <= pilot:
@@ -137,34 +132,32 @@ class _Chains:
             if other := self._better_tuning(result, deadline):
                 return result, other
         while True:
-            while wanted < self._runner.progress.num_draws:  # Gates are asked where one run would.
+            while wanted < self._runner.progress.num_draws:  # Check where one run would.
                 wanted = math.ceil(wanted * GROWTH)
             self._draw(wanted, deadline)
             result = self._judge()
-            failed = _failed(result)
-            if self._runner.progress.num_draws < wanted or _over(deadline) or not failed:
+            done = self._runner.progress.num_draws < wanted or not result.failed
+            if done or _over(deadline) or result.hopeless:
                 self._save(self._runner.progress)
-                return result, None
-            if not all(failed.values()):
-                self._save(self._runner.progress)
-                return result, self._tuning.smaller_steps if "divergences" in failed else None
+                retry = not (done or _over(deadline)) and "divergences" in _names(result)
+                return result, self._tuning.smaller_steps if retry else None
             wanted = math.ceil(wanted * GROWTH)
 
-    def _better_tuning(self, result: dict[str, Any], deadline: float) -> Tuning | None:
+    def _better_tuning(self, result: EngineResult, deadline: float) -> Tuning | None:
         """What the pilot says should be tried instead, if there is time for its own pilot."""
         left = deadline - time.monotonic()
-        if "estimate" in _failed(result) or left <= 0:
+        if "estimate" in _names(result) or left <= 0:
             return None
-        if "divergences" in _failed(result) and (smaller := self._tuning.smaller_steps):
+        if "divergences" in _names(result) and (smaller := self._tuning.smaller_steps):
             return smaller
         if self._mixes(result) or left < LONGER * sum(self._runner.progress.seconds.values()):
             return None
         return self._tuning.longer_trajectories
 
-    def _mixes(self, result: dict[str, Any]) -> bool:
+    def _mixes(self, result: EngineResult) -> bool:
         """Whether losses and distances from w* change fast enough for the gates."""
         distance = self._runner.draws().distance
-        slowest = min(result["diagnostics"]["ess_bulk"], ess(distance, "bulk"))
+        slowest = min(result.diagnostics["ess_bulk"], ess(distance, "bulk"))
         return slowest >= SLOW * distance.size
 
     def _draw(self, num_draws: int, deadline: float) -> None:
@@ -172,43 +165,33 @@ class _Chains:
             deadline=deadline, num_draws=num_draws, on_chunk=self._checkpoint, cut_warmup=False
         )
 
-    def _judge(self) -> dict[str, Any]:
+    def _judge(self) -> EngineResult:
         """Estimate, diagnostics and gates of all draws so far."""
         runner, problem = self._runner, self._problem
         draws = runner.draws()
         cost = self._abandoned + Cost(runner.progress.seconds, draws.work_total)
-        result: dict[str, Any] = {
-            "llc": None,
-            "se": None,
-            "diagnostics": {},
-            "work": cost.work,
-            "seconds": cost.seconds,
-            "draws": len(draws.loss),
-        }
         try:
             estimate = estimate_llc(
                 draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
             )
         except NoEstimate as reason:
             fixable = not runner.progress.diverged
-            return {**result, "gates": [Gate("estimate", False, fixable, str(reason))]}
-        diagnostics = diagnose(draws, target=runner.target, init_loss=problem.init_loss)
-        diagnostics |= runner.summary()
-        diagnostics |= self._tuning._asdict()
+            gate = no_estimate("estimate", str(reason), fixable_by_more_draws=fixable)
+            return EngineResult(None, None, {}, (gate,), cost, len(draws.loss))
+        llc, se = estimate.llc_hat, estimate.se_hat
+        diagnostics = {
+            **diagnose(draws, target=runner.target, init_loss=problem.init_loss),
+            **runner.summary(),
+            **self._tuning._asdict(),
+        }
         gates = check_gates(
-            llc=estimate.llc_hat,
-            se=estimate.se_hat,
+            llc=llc,
+            se=se,
             diagnostics=diagnostics,
             evidence=problem.evidence,
             float64=str(runner.target.arrays.w_star.dtype) == "float64",
         )
-        return {
-            **result,
-            "llc": estimate.llc_hat,
-            "se": estimate.se_hat,
-            "diagnostics": diagnostics,
-            "gates": gates,
-        }
+        return EngineResult(llc, se, diagnostics, tuple(gates), cost, len(draws.loss))
 
     def _checkpoint(self, progress: Progress) -> None:
         if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
@@ -231,9 +214,9 @@ def _chain_settings(config: ReferenceConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in (*names, "dense_metric_max_dim")}
 
 
-def _failed(result: dict[str, Any]) -> dict[str, bool]:
-    """The gates that failed, and whether more draws could mend each."""
-    return {gate.name: gate.fixable_by_more_draws for gate in result["gates"] if not gate.passed}
+def _names(result: EngineResult) -> set[str]:
+    """Of the gates that failed."""
+    return {gate.name for gate in result.failed}
 
 
 def _over(deadline: float) -> bool:

@@ -20,9 +20,9 @@ from scipy.stats import t as student_t
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
-from lambda_hat.references.gates import MIN_RUNS, Gate, check_smc_gates
+from lambda_hat.references.engine import Cost, EngineResult
+from lambda_hat.references.gates import MIN_RUNS, check_smc_gates, no_estimate
 from lambda_hat.store import digest, read_or_quarantine, write_json
-from lambda_hat.target import Target
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,11 +34,11 @@ def sample_smc(
     budget_sec: float,
     seed: int,
     checkpoint: Path | None = None,
-) -> dict[str, Any]:
+) -> EngineResult:
     """The SMC part of a reference: estimate, diagnostics, gates and cost.
 
-    Makes `num_runs` independent runs, asks the gates, and makes more while only gates fail that
-    more runs can mend, until the deadline. A run that the deadline cuts is left out.
+    Makes `num_runs` independent runs, checks the gates, and makes more while only gates fail that
+    more runs can fix, until the deadline. A run that the deadline cuts is left out.
 
     Args:
         problem: what to sample.
@@ -48,8 +48,7 @@ def sample_smc(
         checkpoint: file of finished runs to go on from and to keep.
 
     Returns:
-        {llc, se, diagnostics, gates, work, seconds, draws}; llc and se are None where there is
-        no estimate, with the reason in `gates`.
+        Its estimate, with draws counted as particles; without one a gate says why.
     """
     began = time.monotonic()
     identity = digest([problem.pid, problem.target_id, seed, _run_settings(config)])
@@ -59,11 +58,8 @@ def sample_smc(
         target = problem.target("float64")
         programs, compiling = compile_for(target, config)
         while True:
-            result = _judge(runs, problem, target, config)
-            result["seconds"]["compile"] = compiling
-            failed = [gate for gate in result["gates"] if not gate.passed]
-            hopeless = not all(gate.fixable_by_more_draws for gate in failed)
-            if len(runs) >= config.num_runs and (hopeless or not failed):
+            result = _judge(runs, problem, config, compiling=compiling)
+            if len(runs) >= config.num_runs and (result.hopeless or not result.failed):
                 return result
             started = time.monotonic()
             try:
@@ -77,27 +73,26 @@ def sample_smc(
 
 
 def _judge(
-    runs: list[dict[str, Any]], problem: Problem, target: Target, config: ReferenceConfig
-) -> dict[str, Any]:
+    runs: list[dict[str, Any]], problem: Problem, config: ReferenceConfig, *, compiling: float
+) -> EngineResult:
     """Estimate, diagnostics and gates of the runs so far."""
-    result: dict[str, Any] = {
-        "llc": None,
-        "se": None,
-        "diagnostics": {"num_runs": len(runs)},
-        "work": sum(run["work"] for run in runs),
-        "seconds": {"sample": sum(run["seconds"] for run in runs)},
-        "draws": len(runs) * config.num_particles,
-    }
+    seconds = {"sample": sum(run["seconds"] for run in runs), "compile": compiling}
+    cost = Cost(seconds, sum(run["work"] for run in runs))
+    draws = len(runs) * config.num_particles
     if len(runs) < MIN_RUNS:
-        reason = (
+        gate = no_estimate(
+            "runs",
             f"{len(runs)} of {config.num_runs} SMC runs ended within the budget, below "
-            f"{MIN_RUNS}. Raise the HMC budget, or lower reference.num_particles."
+            f"{MIN_RUNS}. Raise the HMC budget, or lower reference.num_particles.",
+            fixable_by_more_draws=True,
+            value=len(runs),
+            threshold=MIN_RUNS,
         )
-        return {**result, "gates": [Gate("runs", False, True, reason)]}
+        return EngineResult(None, None, {"num_runs": len(runs)}, (gate,), cost, draws)
     llc, se = _mean(runs, "llc")
     diagnostics = _diagnostics(runs, se)
     gates = check_smc_gates(llc=llc, se=se, diagnostics=diagnostics, evidence=problem.evidence)
-    return {**result, "llc": llc, "se": se, "diagnostics": diagnostics, "gates": gates}
+    return EngineResult(llc, se, diagnostics, tuple(gates), cost, draws)
 
 
 def _diagnostics(runs: list[dict[str, Any]], se: float) -> dict[str, Any]:

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lambda_hat.references import gates
-from lambda_hat.references.gates import Gate, check_gates, check_gibbs_gates, check_smc_gates
 from lambda_hat.report.findings import Finding
-from lambda_hat.report.formatting import (
-    format_duration,
-    format_estimate,
-    format_number,
-    format_percent,
-)
+from lambda_hat.report.formatting import format_duration, format_estimate, format_number
 from lambda_hat.store import BrokenFile, Store, read_json
 
 Facts = dict[str, str]
-
-_PASSED: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "rhat": lambda d: f"The chains agree: R-hat is {d['rhat']:.4f}, at most {gates.RHAT}.",
-    "ess_bulk": lambda d: (
-        f"The chains mix: bulk ESS is {d['ess_bulk']:,.0f}, at least {gates.ESS_BULK:.0f}."
-    ),
-    "relative_se": lambda d: (
-        f"It is precise: the relative standard error is {format_percent(d['se'] / d['llc'])}, "
-        f"at most {100 * gates.RELATIVE_SE:g} %."
-    ),
-    "divergences": lambda d: (
-        f"{format_percent(d['divergence_rate'])} of the transitions diverged, less than "
-        f"{100 * gates.DIVERGENCE_RATE:g} %."
-    ),
-    "positive": lambda d: "The LLC is positive.",
-    "virial": lambda d: (
-        f"The draws are from the posterior: the virial ratio is {d['virial_ratio']:.4f} ± "
-        f"{d['virial_se']:.4f}, within {gates.VIRIAL_SIGMAS:.0f} standard errors of 1."
-    ),
-    "below_minimum": lambda d: (
-        f"w* is the minimum within reach: {format_percent(d['below_minimum_fraction'])} of "
-        f"the draws have a smaller loss, at most {100 * gates.BELOW_MINIMUM:g} %."
-    ),
-    "float64": lambda d: "The draws were made in float64.",
-    "diversity": lambda d: (
-        f"The particles descend from {d['unique_ancestors']} draws, at least "
-        f"{gates.UNIQUE_ANCESTORS}."
-    ),
-    "acceptance": lambda d: (
-        f"Moves are accepted at a rate of {d['acceptance_rate']:.2f}, at least {gates.ACCEPTANCE}."
-    ),
-    "moves": lambda d: (
-        f"Particles forget where they were: correlation {d['leftover_correlation']:.2f}, at most "
-        f"{gates.LEFTOVER}."
-    ),
-}
-"""What a gate that holds says."""
-
-_ASK: dict[str, Callable[..., list[Gate]]] = {"smc": check_smc_gates, "gibbs": check_gibbs_gates}
-"""The gates of the methods other than HMC."""
 
 
 def read_if_present(path: Path) -> dict[str, Any]:
@@ -74,43 +27,10 @@ def read_if_present(path: Path) -> dict[str, Any]:
 def passed_gates(reference: Mapping[str, Any]) -> list[str]:
     """What speaks for a reference, a sentence for each gate that holds.
 
-    Empty where the reference does not tell enough, as one that ended before there was a number.
+    Empty for one that ended before there was a number, or that was stored without its gates.
     """
-    numbers = dict(reference.get("diagnostics") or {})
-    numbers |= {"llc": reference.get("llc_ref"), "se": reference.get("se_ref")}
-    evidence = reference.get("evidence") or {}
-    given: dict[str, Any] = {"diagnostics": numbers, "evidence": evidence}
-    given |= {"llc": numbers["llc"], "se": numbers["se"]}
-    try:
-        if reference.get("method") in _ASK:
-            asked = _ASK[reference["method"]](**given)
-        else:
-            in_float64 = bool((reference.get("versions") or {}).get("x64"))
-            asked = check_gates(**given, float64=in_float64)
-        return [_sentence(gate, numbers, evidence) for gate in asked if gate.passed]
-    except (KeyError, TypeError):
-        return []  # A diagnostic that a gate needs is missing or null.
-
-
-def _sentence(gate: Gate, numbers: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    if gate.name == "shift_bias":
-        return _minimum(numbers["llc"], evidence)
-    return _PASSED[gate.name](numbers) if gate.name in _PASSED else f"{gate.name} holds."
-
-
-def _minimum(llc: float, evidence: Mapping[str, Any]) -> str:
-    """Why w* passes for a minimum."""
-    if evidence.get("status") == "exact":
-        return "w* is a minimum in closed form."
-    if evidence.get("status") == "kink":
-        return "w* sits on a kink of the loss, where descent has stalled."
-    if evidence.get("shift_bias") is None:
-        return "Nothing is known against w*."
-    return (
-        f"w* is stationary: the gradient left there shifts the LLC by "
-        f"{format_percent(abs(evidence['shift_bias']) / llc)}, "
-        f"at most {100 * gates.SHIFT_BIAS:g} %."
-    )
+    gates = reference.get("gates") or []
+    return [str(gate["sentence"]).replace("+-", "±") for gate in gates if gate["passed"]]
 
 
 def describe_reference(reference: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.references.analytic import llc_exact, rlct
-from lambda_hat.references.verdict import sample_reference
+from lambda_hat.references.verdict import Verdict, sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, strict, versions
 from lambda_hat.store import is_disk_fault, read_or_quarantine, write_json
 
@@ -92,7 +92,8 @@ def _compute(
         result |= _known(problem)
         setup = time.monotonic() - began
         left = result["budget_sec"] - setup
-        result |= sample_reference(problem, reference, budget_sec=left, seed=seed, folder=folder)
+        given = {"budget_sec": left, "seed": seed, "folder": folder}
+        result |= _sampled(sample_reference(problem, reference, **given))
         result["seconds"]["setup"] = setup
     except ProblemRefused as refusal:
         result |= {"reasons": [str(refusal)], "fixable_by_more_draws": False}
@@ -164,6 +165,7 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "reasons": [],
         "notices": [],
         "fixable_by_more_draws": True,
+        "gates": [],
         "diagnostics": {},
         "settings": identity,
         "budget_sec": budget_sec,
@@ -178,6 +180,24 @@ def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str
         "init_loss": None,
         "problem": config.canonical(),
         "versions": versions("float64"),
+    }
+
+
+def _sampled(verdict: Verdict) -> dict[str, Any]:
+    """What the engines found."""
+    llc, se = verdict.number
+    return {
+        "llc_ref": llc,
+        "se_ref": se,
+        "method": verdict.method,
+        "status": "unreliable" if verdict.failed else "ok",
+        "reasons": [gate.sentence for gate in verdict.failed],
+        "fixable_by_more_draws": all(gate.fixable_by_more_draws for gate in verdict.failed),
+        "gates": [gate.to_json() for gate in verdict.gates],
+        "diagnostics": dict(verdict.parts[verdict.method].diagnostics),
+        "work": {"full_gradients": verdict.cost.work},
+        "seconds": dict(verdict.cost.seconds),
+        "methods": {name: part.to_json() for name, part in verdict.parts.items()},
     }
 
 
