@@ -26,7 +26,7 @@ from scipy import stats
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.schema import DeepLinearConfig, ProblemConfig
 from lambda_hat.store import read_json
-from lambda_hat.tables.trials import read_table
+from lambda_hat.tables.reading import read_table
 
 HERE = Path(__file__).parent
 CONFIGS = (HERE / "accuracy.yaml", HERE / "accuracy_deep_linear.yaml")

@@ -30,14 +30,16 @@ import psutil
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from lambda_hat import events
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.search_space import SEARCH_SPACE, suggest_method_params
+from lambda_hat.execution import event_loop
 from lambda_hat.store import Store, write_json
 from lambda_hat.trial import ProblemItem, TrialResult, derive_seed
+from lambda_hat.tuning.proposals import Asked
+from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
-from lambda_hat.tuning.scheduler import ReferencePlan, Scheduler
-from lambda_hat.tuning.study import Asked, Study, StudySettings
+from lambda_hat.tuning.scheduler import Scheduler
+from lambda_hat.tuning.study import Study, StudySettings
 
 NUM_STUDIES, IN_FLIGHT = 10, 256
 TURN, WINDOW = 10, 100
@@ -252,7 +254,7 @@ def in_turn(name: str, trials: int, folder: Path, end: Connection) -> None:
     """One loop, in a process of its own."""
     told, tells, memory = 0, 0.0, psutil.Process().memory_info
     began, clock = (0.0, 0.0), OwnClock()
-    events.time = clock  # pyright: ignore[reportAttributeAccessIssue]
+    event_loop.time = clock  # pyright: ignore[reportAttributeAccessIssue]
 
     def wait() -> None:
         nonlocal began, tells

@@ -16,6 +16,9 @@ SCHEMA = 1
 TrialResult = dict[str, Any]
 """What metrics.json holds; docs/results.md has its keys."""
 
+REFERENCE_KEYS = ("llc_ref", "status")
+"""Required keys of a ref.json."""
+
 RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 """Without these a metrics.json is none."""
 

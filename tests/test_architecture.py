@@ -33,7 +33,8 @@ LAYERS = (
     ("runners",),
     ("execution",),
     ("tables",),
-    ("tuning", "fixed_runs"),
+    ("fixed_runs",),
+    ("tuning",),
     ("report",),
     ("terminal", "entrypoints"),
 )

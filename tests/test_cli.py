@@ -342,7 +342,7 @@ def test_llc_runs_are_of_the_target_that_is_there(
     there = "t_3"
     capsys.readouterr()
     assert run("t_4") == (1, 6)
-    assert "of another target than the runs before it" in capsys.readouterr().out
+    assert "it is of the target t_4, built while this run went on" in capsys.readouterr().out
 
 
 def test_an_llc_run_that_its_deadline_ended_is_not_run_again(

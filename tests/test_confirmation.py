@@ -153,7 +153,7 @@ def test_a_run_that_fails_under_another_seed_is_a_finding_and_no_failure_of_the_
 
     monkeypatch.chdir(tmp_path)
     use_instant_runners(monkeypatch)
-    monkeypatch.setattr("lambda_hat.execution.pool.target_name", lambda function: function)
+    monkeypatch.setattr("lambda_hat.execution.pool.name_of", lambda function: function)
     monkeypatch.setattr("lambda_hat.execution.pool.call", lambda f, args, kw: f(*args, **kw))
     monkeypatch.setitem(FAKES, RUN_TRIAL, fragile)
     Path("c.yaml").write_text("{problems: [{model: quadratic}], methods: [sgld]}")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lambda_hat.store import Store
-from lambda_hat.tables.trials import read_table, trial_row
+from lambda_hat.tables.reading import read_table
+from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import ProblemItem, Reference, TrialSpec
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.results import Results

@@ -30,12 +30,14 @@ from lambda_hat.execution import (
     PoolLost,
     WorkerLost,
 )
+from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.store import Store, read_json, write_json
 from lambda_hat.trial import ProblemItem, Reference, derive_seed
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.journal import Journal
+from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
-from lambda_hat.tuning.scheduler import Outcome, ReferencePlan, Scheduler
+from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.study import MAX_DEAD, Study, StudySettings
 
 LLC = 4.5
@@ -426,10 +428,10 @@ def test_a_failed_trial_is_told_a_finite_penalty_and_stays_in_the_table(line: Li
     assert list(table.status) == ["failed"] * 6
     assert list(table.error_msg) == ["The loss is NaN."] * 6
     assert (table.objective == LLC).all() and table.llc_hat.isna().all()
-    assert outcome.failures == [
+    assert outcome.failures == (
         f"Study {line.problem.pid}:vi has no result: all 6 trials failed, the last one because "
-        "The loss is NaN."
-    ]
+        "The loss is NaN.",
+    )
 
 
 def test_what_a_worker_noticed_is_said(line: Line) -> None:
@@ -441,8 +443,8 @@ def test_what_a_worker_noticed_is_said(line: Line) -> None:
 
 def test_a_full_disk_on_a_node_ends_the_run_and_loses_no_trial(line: Line) -> None:
     outcome = line.run(pool=FailingPool(DiskFault("The disk is full.")), methods=("vi",))
-    assert outcome.failures == ["The disk is full."] and outcome.cut_short
-    assert line.run(methods=("vi",)).failures == []
+    assert outcome.failures == ("The disk is full.",) and outcome.cut_short
+    assert line.run(methods=("vi",)).failures == ()
     assert list(line.table.status) == ["complete"] * 6
 
 
@@ -475,7 +477,7 @@ def test_a_trial_ended_at_its_deadline_fails_with_its_reason(line: Line) -> None
 def test_a_trial_that_kills_its_workers_is_scored_worst_and_not_run_again(line: Line) -> None:
     outcome = line.run(methods=("vi",), pool=FailingPool(WorkerLost("It died.")))
     row = line.table.iloc[0]
-    assert outcome.failures == [] and len(line.table) == 6
+    assert outcome.failures == () and len(line.table) == 6
     assert (row.status, row.error_msg, row.objective) == ("failed", "It died.", LLC)
     assert not row.budget_exhausted
     metrics = read_json(line.store.metrics(row.pid, "vi", row.trial_id))
@@ -488,7 +490,7 @@ def test_a_trial_that_kills_its_workers_is_scored_worst_and_not_run_again(line: 
 def test_a_lost_trial_is_asked_afresh_and_teaches_nothing(line: Line) -> None:
     outcome = line.run(methods=("vi",), pool=FailingPool(BlocksLost("It died.")))
     table = line.table
-    assert outcome.failures == []
+    assert outcome.failures == ()
     assert (table.status == "complete").sum() == 6 and len(table) == 7
     lost = table[table.status == "failed"].iloc[0]
     assert lost.error_msg == "It died." and math.isnan(lost.objective)
@@ -503,15 +505,15 @@ def test_a_study_that_loses_all_its_workers_gives_up_and_others_go_on(
     assert [study.given_up for study in line.studies] == [True, False]
     assert len(outcome.failures) == 1 and "It died." in outcome.failures[0]
     assert (line.table[line.table.method == "sgld"].status == "complete").sum() == 14
-    assert line.run(batch_size=1, max_trials=14).failures == []
+    assert line.run(batch_size=1, max_trials=14).failures == ()
     scored = line.table[(line.table.method == "vi") & line.table.objective.notna()]
     assert len(scored) == 14
 
 
 def test_a_lost_pool_ends_the_run_and_loses_no_trial(line: Line) -> None:
     outcome = line.run(pool=FailingPool(PoolLost("The interchange is gone.")), methods=("vi",))
-    assert outcome.failures == ["The interchange is gone."]
-    assert line.run(methods=("vi",)).failures == []
+    assert outcome.failures == ("The interchange is gone.",)
+    assert line.run(methods=("vi",)).failures == ()
     assert list(line.table.status) == ["complete"] * 6
 
 
@@ -528,7 +530,7 @@ def test_an_unreliable_reference_is_not_tuned_against(line: Line) -> None:
 
 def test_an_accepted_unreliable_reference_stays_visible(line: Line) -> None:
     plan = ReferencePlan(budget_sec=5.0, accept_unreliable=True)
-    assert line.run(run_reference=poor_reference, reference=plan).failures == []
+    assert line.run(run_reference=poor_reference, reference=plan).failures == ()
     assert set(line.table.ref_status) == {"unreliable"}
 
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lambda_hat.tables.trials import read_table, trial_row, write_best, write_table
+from lambda_hat.tables.reading import read_table, readable_rows
+from lambda_hat.tables.trials import trial_row, write_best, write_table
 from lambda_hat.trial import Reference, TrialSpec
-from lambda_hat.tuning.results import readable_rows
 
 REFERENCE = Reference(4.5, 0.1, "ok")
 VI = {"lr": 1e-3, "M": 2, "r": 1, "whitening_mode": "none", "steps": 30, "batch_size": 32}

@@ -19,11 +19,12 @@ from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool
+from lambda_hat.execution.event_loop import Outcome
+from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import LLCConsole
 from lambda_hat.trial import ProblemItem, TrialSpec
-from lambda_hat.tuning.scheduler import grace_sec
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
     options = {n: getattr(args, n) for n in ("method_budget", "artifacts_dir", "results_dir")}
     plan = read_llc_plan(here_or_shipped(args.config), args.sets, options)
-    trial_sec = plan.method_budget + grace_sec(plan.method_budget)
+    trial_sec = deadline_of(plan.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = LLCConsole()
     console.show_plan(plan, workers)
@@ -55,8 +56,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 watcher=console,
                 warn=console.warn,
             )
-            outcome = runs.run()
-            outcome.failures += runs.failed
+            outcome = runs.run() + Outcome(tuple(runs.without_estimate))
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
     console.show_outcome(outcome, runs.rows(), plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE

@@ -22,6 +22,8 @@ from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
+from lambda_hat.execution.event_loop import Outcome
+from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
 from lambda_hat.store import lock_folder
@@ -31,7 +33,7 @@ from lambda_hat.tuning.confirming import confirming_specs
 from lambda_hat.tuning.fingerprint import ADVICE
 from lambda_hat.tuning.objective import objective_from_metrics
 from lambda_hat.tuning.results import Results
-from lambda_hat.tuning.scheduler import Outcome, Scheduler, grace_sec
+from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.study import Study
 
 TRIAL_RUNNER = "lambda_hat.runners.run_method:run_method_trial"
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     folders = ("artifacts_dir", "results_dir")
     options = {name: getattr(args, name) for name in (*names, *folders)}
     plan = read_study_plan(here_or_shipped(args.config), args.sets, options)
-    trial_sec = plan.settings.method_budget + grace_sec(plan.settings.method_budget)
+    trial_sec = deadline_of(plan.settings.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = Console()
     console.show_plan(plan, workers)
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                     warn=console.warn,
                 ).run()
             if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
-                outcome.add(confirm_best(plan, studies, pool, console))
+                outcome += confirm_best(plan, studies, pool, console)
                 results.write_best()
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):

@@ -34,7 +34,7 @@ from lambda_hat.entrypoints.config_file import read_raw
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.fingerprint import fingerprint
-from lambda_hat.tuning.scheduler import ReferencePlan
+from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.study import StudySettings
 
 LONGEST_SEC = 10**9

@@ -1,4 +1,4 @@
-"""Futures + signals -> calls, one after the other: the loop behind a run.
+"""Waits for tasks to end and calls back for each, one after the other: the loop behind a run.
 
 It waits for what happens and never polls. Everything it calls runs in this one thread, so that
 nothing else needs a lock; a signal ends it between two calls, so that no write is torn.
@@ -23,6 +23,25 @@ twentieth of the time at most."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Each ends the run, unless it is ignored (as under nohup)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run, or a part of one, ended; `+` appends a later part."""
+
+    failures: tuple[str, ...] = ()
+    """A sentence for each."""
+    interrupted: bool = False
+    """Whether a signal ended it."""
+    cut_short: bool = False
+    """Whether the pool was lost with work left to do."""
+
+    def __add__(self, later: Outcome) -> Outcome:
+        return Outcome(
+            self.failures + later.failures,
+            self.interrupted or later.interrupted,
+            self.cut_short or later.cut_short,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,14 +77,10 @@ class EventLoop:
         """Says that there is something for the next checkpoint."""
         self._changed = True
 
-    def run(self, begin: Callable[[], None]) -> PoolLost | None:
-        """Calls `begin` and then back, until all is done or a signal comes.
-
-        Returns:
-            What happened to the pool, if it was lost; what was under way stays unfinished.
-        """
+    def run(self, begin: Callable[[], None]) -> Outcome:
+        """Calls `begin` and then back, until all is done, a signal comes or the pool is lost."""
         self._due = time.monotonic() + CHECKPOINT_SEC
-        lost = None
+        lost: PoolLost | None = None
         with self._signals_stop():
             try:
                 begin()
@@ -74,7 +89,8 @@ class EventLoop:
             except PoolLost as error:
                 lost = error
             self._checkpoint()
-        return lost
+        failures = () if lost is None else (str(lost),)
+        return Outcome(failures, interrupted=self.stopping, cut_short=lost is not None)
 
     @contextmanager
     def _signals_stop(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 from lambda_hat.execution.blocks import cancel_leftovers
 from lambda_hat.execution.config import check_config, load_parsl_config, prepare_config
 from lambda_hat.execution.parsl_pool import ParslPool
-from lambda_hat.execution.pool import InProcessPool, Pool
+from lambda_hat.execution.pool import InProcessPool, Pool, TaskFunction
 from lambda_hat.execution.signals import raised_as_exit
 
 
@@ -72,9 +72,7 @@ class LazyPool:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
-    def submit(
-        self, function: Callable[..., Any] | str, /, *args: Any, **kwargs: Any
-    ) -> Future[Any]:
+    def submit(self, function: TaskFunction, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See `TaskPool.submit`."""
         if self._pool is None:
             self._pool = self._stack.enter_context(self._opening)

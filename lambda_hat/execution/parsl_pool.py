@@ -7,14 +7,13 @@ import itertools
 import logging
 import signal
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_hat.execution.blocks import describe, end_blocks, num_workers
 from lambda_hat.execution.errors import PoolLost
-from lambda_hat.execution.pool import check_deadline, target_name
+from lambda_hat.execution.pool import TaskFunction, check_deadline, name_of
 from lambda_hat.execution.signals import blocked
 from lambda_hat.execution.task import Task
 from lambda_hat.execution.watchdog import Watchdog
@@ -68,7 +67,7 @@ class ParslPool:
 
     def submit(
         self,
-        function: Callable[..., Any] | str,
+        function: TaskFunction,
         /,
         *args: Any,
         deadline_sec: float | None = None,
@@ -76,7 +75,7 @@ class ParslPool:
     ) -> Future[Any]:
         """See `Pool.submit`."""
         check_deadline(deadline_sec)
-        task = Task(next(self._numbers), target_name(function), args, kwargs, deadline_sec)
+        task = Task(next(self._numbers), name_of(function), args, kwargs, deadline_sec)
         task.future.set_running_or_notify_cancel()  # It cannot be cancelled by itself.
         with self._lock:
             if self._closed:
@@ -149,7 +148,7 @@ class ParslPool:
             marker = str(self._markers / task.attempt)
             done = self._dfk.submit(
                 run_task,
-                app_args=(task.target, task.args, task.kwargs),
+                app_args=(task.function_name, task.args, task.kwargs),
                 app_kwargs={"marker": marker, "deadline_sec": task.deadline_sec},
                 executors="all",
                 cache=False,

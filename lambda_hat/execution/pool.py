@@ -9,13 +9,16 @@ from typing import Any, Protocol
 
 from lambda_hat.execution.worker import call
 
+TaskFunction = Callable[..., Any] | str
+"""A module-level function, or "module:name" where importing it would bring JAX into the driver."""
+
 
 class TaskPool(Protocol):
     """Where tasks run."""
 
     def submit(
         self,
-        function: Callable[..., Any] | str,
+        function: TaskFunction,
         /,
         *args: Any,
         deadline_sec: float | None = None,
@@ -67,7 +70,7 @@ class InProcessPool:
 
     def submit(
         self,
-        function: Callable[..., Any] | str,
+        function: TaskFunction,
         /,
         *args: Any,
         deadline_sec: float | None = None,
@@ -75,14 +78,14 @@ class InProcessPool:
     ) -> Future[Any]:
         """See `Pool.submit`; `deadline_sec` is checked and has no other effect."""
         check_deadline(deadline_sec)
-        return self._executor.submit(call, target_name(function), args, kwargs)
+        return self._executor.submit(call, name_of(function), args, kwargs)
 
     def close(self, *, cancel: bool = False) -> None:
         """See `Pool.close`; the task that runs is always waited for."""
         self._executor.shutdown(cancel_futures=cancel)
 
 
-def target_name(function: Callable[..., Any] | str) -> str:
+def name_of(function: TaskFunction) -> str:
     """`function` as "module:name".
 
     Raises:

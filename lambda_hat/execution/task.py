@@ -1,4 +1,4 @@
-"""Task: one submitted call, what has become of it, and whether it is to run again."""
+"""One submitted call, what has become of it, and whether it is to run again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Task:
     """One submitted call and what has become of it so far."""
 
     number: int
-    target: str
+    function_name: str
+    """`module:name`."""
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     deadline_sec: float | None

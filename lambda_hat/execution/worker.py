@@ -1,4 +1,4 @@
-"""Task -> value: what runs inside a worker process, under a deadline that holds.
+"""What runs inside a worker process: one task, under a deadline that holds.
 
 The deadline is kept by a thread of `faulthandler` that is written in C: it needs no interpreter
 lock, so it ends a process stuck in a compiler or a kernel, and it leaves a trace of where the
@@ -25,16 +25,16 @@ from lambda_hat.store import is_disk_fault
 logger = logging.getLogger(__name__)
 
 
-def resolve(target: str) -> Callable[..., Any]:
+def resolve(function_name: str) -> Callable[..., Any]:
     """The function that `module:name` names, imported."""
-    module, _, name = target.partition(":")
+    module, _, name = function_name.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def call(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Calls `target`; whatever it raises, an exit included, becomes a TaskFailed or DiskFault."""
+def call(function_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Calls a function; what it raises, an exit included, becomes a TaskFailed or DiskFault."""
     try:
-        return resolve(target)(*args, **kwargs)
+        return resolve(function_name)(*args, **kwargs)
     except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}"
         if is_disk_fault(error):
@@ -43,7 +43,7 @@ def call(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
 
 
 def run_task(
-    target: str,
+    function_name: str,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     *,
@@ -53,7 +53,7 @@ def run_task(
     """Runs one task in this worker process.
 
     Args:
-        target: `module:name` of the function.
+        function_name: `module:name` of the function.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         marker: Path of the file that says "this task is running here"; `@` and the worker pool's
@@ -72,7 +72,7 @@ def run_task(
             faulthandler.dump_traceback_later(deadline_sec, exit=True, file=log)
         try:
             with cache:
-                return call(target, args, kwargs)
+                return call(function_name, args, kwargs)
         finally:
             faulthandler.cancel_dump_traceback_later()
             path.unlink(missing_ok=True)

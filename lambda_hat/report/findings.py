@@ -17,7 +17,7 @@ from lambda_hat.report.formatting import (
     format_percent,
 )
 from lambda_hat.tables.confirmation import Confirmation, confirm
-from lambda_hat.tables.trials import read_table
+from lambda_hat.tables.reading import read_table
 
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
 

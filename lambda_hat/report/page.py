@@ -54,7 +54,7 @@ from lambda_hat.report.style import (
     to_svg,
 )
 from lambda_hat.store import Store
-from lambda_hat.tables.trials import read_table
+from lambda_hat.tables.reading import read_table
 
 _NAMES = {"ink": TEXT, "muted": MUTED, "grid": GRID, "paper": BACKGROUND, "accent": COLOURS[1]}
 _NAMES |= {"alarm": COLOURS[0], "good": COLOURS[2], "panel": GRID}

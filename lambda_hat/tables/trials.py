@@ -128,22 +128,6 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     pa.default_memory_pool().release_unused()
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Reads the rows that `write_table` wrote, each with only the settings of its own method."""
-    names = [*COLUMNS, "hyperparams", *MAPPINGS]
-    with pq.ParquetFile(path) as file:  # Unlike `pq.read_table`, it imports no pandas.
-        for batch in file.iter_batches(GROUP, columns=names):
-            for row in batch.to_pylist():
-                given = row["hyperparams"].items()
-                row["hyperparams"] = {name: value for name, value in given if value is not None}
-                yield row
-
-
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Reads all rows of a table into a list."""
-    return list(read_rows(path))
-
-
 def same_rows(some: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]]) -> bool:
     """Whether two tables agree in every scalar column, row by row."""
     pairs = zip_longest(some, others, fillvalue={})

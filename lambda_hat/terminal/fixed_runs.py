@@ -9,12 +9,12 @@ from typing import Any
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import LLCPlan
+from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.terminal.tables import llc_table
 from lambda_hat.trial import ProblemItem
-from lambda_hat.tuning.scheduler import Outcome
 
 
 class LLCConsole(Terminal):

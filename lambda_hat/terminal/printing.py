@@ -12,8 +12,8 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 
 from lambda_hat.execution import Pool
+from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_duration
-from lambda_hat.tuning.scheduler import Outcome
 
 PLAIN_WIDTH = 100
 

@@ -17,13 +17,13 @@ from rich.live import Live
 from rich.markup import escape
 
 from lambda_hat.entrypoints.settings import StudyPlan
+from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
+from lambda_hat.tables.reading import readable_rows
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.terminal.tables import output_files, progress_table, result_tables
 from lambda_hat.trial import ProblemItem, Reference
-from lambda_hat.tuning.results import readable_rows
-from lambda_hat.tuning.scheduler import Outcome
 from lambda_hat.tuning.study import Study
 
 

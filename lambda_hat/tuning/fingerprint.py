@@ -1,8 +1,11 @@
-"""Settings -> fingerprint: what a study's scores depend on, so that none are ever mixed."""
+"""What a study's scores depend on, kept with the study so that none are ever mixed."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -10,6 +13,7 @@ from optuna.distributions import distribution_to_json
 
 from lambda_hat.conf.compose import compose_sampler
 from lambda_hat.conf.search_space import Space, suggest_method_params
+from lambda_hat.trial import Reference
 from lambda_hat.tuning.objective import objective_from_metrics
 
 ADVICE = (
@@ -70,3 +74,46 @@ def differences(old: object, new: object, name: str = "") -> list[str]:
             for phrase in differences(old.get(key), new.get(key), f"{prefix}{key}")
         ]
     return [f"{name} was {old} and is now {new}"]
+
+
+def identity(reference: Reference) -> dict[str, Any]:
+    """What a fingerprint holds of the reference that a study's trials are scored against."""
+    return {
+        "target": reference.target,
+        "llc_ref": reference.llc_ref,
+        "se_ref": reference.se_ref,
+    }
+
+
+def reference_to_keep(was: Mapping[str, Any], reference: Reference) -> tuple[Reference, str | None]:
+    """The reference that a study goes on with: in its value the one that it was begun with.
+
+    Args:
+        was: The `identity` of the reference it was begun with; older studies name no target.
+        reference: The one that there is now.
+
+    Returns:
+        The reference, and what to tell the user where the two differ within their errors.
+
+    Raises:
+        StudyChanged: They are of two targets, or their values do not agree.
+    """
+    now = identity(reference)
+    if was == now or reference.llc_ref is None:
+        return reference, None
+    if was.get("target", now["target"]) != now["target"]:
+        raise StudyChanged(
+            f"its target was {was['target']} and is now {now['target']}, which training on "
+            "another processor or JAX can come to. Scores of both must not be mixed: put the "
+            "first one's target.json and target.npz back, or give another --results-dir."
+        )
+    change = f"its reference was {_value(was)} and is now {_value(now)}"
+    gap = abs(was["llc_ref"] - reference.llc_ref)
+    if gap > 3 * math.hypot(was["se_ref"], reference.se_ref):
+        raise StudyChanged(f"{change}. {ADVICE}")
+    kept = replace(reference, llc_ref=was["llc_ref"], se_ref=was["se_ref"])
+    return kept, f"{change}, which agree; the study keeps the first."
+
+
+def _value(reference: Mapping[str, Any]) -> str:
+    return f"{reference['llc_ref']:.6g} (se {reference['se_ref']:.2g})"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-from lambda_hat.store import Store, quarantine
-from lambda_hat.tables.trials import read_rows, same_rows, write_best, write_table
+from lambda_hat.store import Store
+from lambda_hat.tables.reading import readable_rows
+from lambda_hat.tables.trials import same_rows, write_best, write_table
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.progress import StudyProgress
 
@@ -97,19 +95,3 @@ class Results(Iterable[Mapping[str, Any]]):
 
 def _key(row: Mapping[str, Any]) -> _Key:
     return row["pid"], row["method"]
-
-
-def readable_rows(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """The rows of a table, in its order, each read when it is its turn.
-
-    There are none without a table; a damaged one is set aside and said, and ends them.
-    """
-    if not path.exists():
-        return
-    try:
-        yield from read_rows(path)
-    except (OSError, pa.ArrowInvalid, KeyError, AttributeError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise  # The disk speaks, not the file's content.
-        kept = quarantine(path)
-        warn(f"{path} is damaged ({error}). It is kept as {kept.name} and made again.")

@@ -1,4 +1,4 @@
-"""Reference -> Trials: one study, which asks, tells and resumes.
+"""One study, which asks, tells and resumes.
 
 A study is one method tuned on one problem. Its journal is the source of truth; this object is
 what the journal says. It holds no rows: they are read from the journal when they are wanted.
@@ -11,24 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from optuna.trial import FixedTrial, FrozenTrial, Trial
-
-from lambda_hat.conf.search_space import Space, suggest_method_params
+from lambda_hat.conf.search_space import Space
+from lambda_hat.execution.trials import TrialTask
 from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.tables.trials import trial_row
-from lambda_hat.trial import (
-    RESULT_KEYS,
-    ProblemItem,
-    Reference,
-    TrialResult,
-    TrialSpec,
-    derive_seed,
-    is_of,
-)
-from lambda_hat.tuning.fingerprint import ADVICE, StudyChanged, differences, fingerprint
+from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
+from lambda_hat.tuning.fingerprint import differences, fingerprint, identity, reference_to_keep
 from lambda_hat.tuning.journal import Journal
 from lambda_hat.tuning.objective import objective_from_metrics, penalty
 from lambda_hat.tuning.progress import StudyProgress
+from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
 
 MAX_DEAD = 10
@@ -47,15 +39,6 @@ class StudySettings:
     huber_delta: float | None = None
     patience: int | None = None
     """Trials without a gain beyond the reference's error before a study has converged."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A trial on its way."""
-
-    number: int
-    trial: Trial
-    spec: TrialSpec
 
 
 class _Told(NamedTuple):
@@ -100,10 +83,11 @@ class Study:
         self.given_up = False
         self._space, self._store, self._warn = space, store, warn
         self._journal = Journal(store.journal(problem.pid, method), self.name, warn=warn)
-        self._asked = self._dead_in_a_row = 0
+        self._proposals = Proposals(
+            problem, method, settings.seed, settings.method_budget, space, self._journal
+        )
+        self._num_asked = self._dead_in_a_row = 0
         self._id = ""
-        self._unrecorded: dict[int, Mapping[str, Any]] = {}
-        """Trials that the journal has lost: their settings by their seed."""
 
     # Beginning.
 
@@ -122,47 +106,38 @@ class Study:
             StudyChanged: The study was begun with another reference.
         """
         self.reference = self._settle(reference)
+        self._id = study_id(self._journal.fingerprint or {})
+        recorded = self._replay()
+        unrecorded = unrecorded_trials(
+            self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
+        )
+        self._proposals = replace(self._proposals, unrecorded=unrecorded)
+        trials = self._journal.trials()
+        self._num_asked = len(trials)
+        again = [self._proposals.reopen(t) for t in trials if not t.state.is_finished()]
+        self.in_flight = {asked.number for asked in again}
+        return again
+
+    def _replay(self) -> set[str]:
+        """Takes up the trials that the journal holds; returns their ids."""
         self.progress = StudyProgress(self.reference.se_ref, patience=self.settings.patience)
         recorded = set()
         for told in self._told():
-            self._mend(told)
-            self._take(row := self._row(told))
-            recorded.add(row["trial_id"])
-        frozen = self._journal.trials()
-        self._asked = len(frozen)
-        self._id = study_id(self._journal.fingerprint or {})
-        self._unrecorded = unrecorded_trials(
-            self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
-        )
-        left = [trial for trial in frozen if not trial.state.is_finished()]
-        return [self._reopen(trial) for trial in left]
+            self._restore_metrics(told)
+            self._take(self._row(told))
+            recorded.add(told.spec.trial_id)
+        return recorded
 
     def _settle(self, reference: Reference) -> Reference:
         """The reference that this study's trials are scored against, from first to last."""
-        now = {
-            "target": reference.target,
-            "llc_ref": reference.llc_ref,
-            "se_ref": reference.se_ref,
-        }
         begun = self._journal.fingerprint
         if begun is None:
-            self._journal.stamp({**self._fingerprint(), "reference": now})
+            self._journal.stamp({**self._fingerprint(), "reference": identity(reference)})
             return reference
-        was = begun["reference"]
-        if was == now or reference.llc_ref is None:
-            return reference
-        if was.get("target", now["target"]) != now["target"]:  # Older studies do not say.
-            raise StudyChanged(
-                f"its target was {was['target']} and is now {now['target']}, which training on "
-                "another processor or JAX can come to. Scores of both must not be mixed: put the "
-                "first one's target.json and target.npz back, or give another --results-dir."
-            )
-        gap = abs(was["llc_ref"] - reference.llc_ref)
-        change = f"its reference was {_value(was)} and is now {_value(now)}"
-        if gap > 3 * math.hypot(was["se_ref"], reference.se_ref):
-            raise StudyChanged(f"{change}. {ADVICE}")
-        self._warn(f"{self.name}: {change}, which agree; the study keeps the first.")
-        return replace(reference, llc_ref=was["llc_ref"], se_ref=was["se_ref"])
+        kept, note = reference_to_keep(begun["reference"], reference)
+        if note is not None:
+            self._warn(f"{self.name}: {note}")
+        return kept
 
     def _fingerprint(self) -> dict[str, Any]:
         settings = self.settings
@@ -174,9 +149,6 @@ class Study:
             method_budget=settings.method_budget,
         )
 
-    def _reopen(self, frozen: FrozenTrial) -> Asked:
-        return self._draw(self._journal.reopen(frozen, self._seed("tpe", frozen.number)))
-
     # Asking.
 
     @property
@@ -185,55 +157,20 @@ class Study:
         return (
             self.stopped is None
             and len(self.in_flight) < self.settings.batch_size
-            and self._asked - self.progress.num_lost < self.settings.max_trials
+            and self._num_asked - self.progress.num_lost < self.settings.max_trials
         )
 
     def ask(self) -> Asked:
         """Draws the next trial, or takes up the one of its number that the journal has lost."""
-        number = self._asked
-        trial = self._restore(number) or self._journal.ask(self._seed("tpe", number))
-        self._asked += 1
-        return self._draw(trial)
+        asked = self._proposals.ask(self._num_asked)
+        self._num_asked += 1
+        self.in_flight.add(asked.number)
+        return asked
 
-    def _restore(self, number: int) -> Trial | None:
-        hyperparams = self._unrecorded.pop(self._seed("trial", number), None)
-        if hyperparams is None:
-            return None
-        fixed = FixedTrial(dict(hyperparams), number)
-        try:
-            if suggest_method_params(fixed, self.method, self._space) != hyperparams:
-                return None
-        except ValueError:
-            return None  # What was suggested is not what the sampler was given.
-        return self._journal.restore(fixed, self._seed("tpe", number))
-
-    def _draw(self, trial: Trial) -> Asked:
-        hyperparams = suggest_method_params(trial, self.method, self._space)
-        self.in_flight.add(trial.number)
-        return Asked(trial.number, trial, self._spec(trial.number, hyperparams))
-
-    def _spec(self, number: int, hyperparams: Mapping[str, Any]) -> TrialSpec:
-        return TrialSpec(
-            pid=self.problem.pid,
-            problem=self.problem.spec,
-            method=self.method,
-            hyperparams=hyperparams,
-            seed=self._seed("trial", number),
-            budget_sec=self.settings.method_budget,
-        )
-
-    def _seed(self, use: str, number: int) -> int:
-        return derive_seed(use, self.settings.seed, self.problem.pid, self.method, number)
-
-    def write_manifest(self, asked: Asked) -> None:
-        """Writes what was asked for, and by whom, where the trial will run."""
-        asked.spec.write_manifest(self._store, study=self._id)
-
-    def stored(self, asked: Asked) -> TrialResult | None:
-        """The trial's result if a run has already written it, for the same target."""
-        path = self._store.metrics(asked.spec.pid, self.method, asked.spec.trial_id)
-        result = read_or_quarantine(path, RESULT_KEYS, self._warn)
-        return result if result and is_of(result, self.reference.target) else None
+    def task(self, asked: Asked) -> TrialTask:
+        """What a worker is to run for a trial."""
+        reference = self.reference
+        return TrialTask(asked.spec, reference.llc_ref, reference.target, study=self._id)
 
     # Telling.
 
@@ -256,13 +193,17 @@ class Study:
         row = self._row(_Told(asked.number, asked.spec, result, score))
         self.in_flight.discard(asked.number)
         self._take(row)
-        dead = score is None or result.get("worker_died", False)
+        self._count_dead(result, lost=score is None)
+        return row
+
+    def _count_dead(self, result: TrialResult, *, lost: bool) -> None:
+        """Gives up after too many trials in a row whose workers died."""
+        dead = lost or result.get("worker_died", False)
         self._dead_in_a_row = self._dead_in_a_row + 1 if dead else 0
         if self._dead_in_a_row >= MAX_DEAD:
             self.given_up = True
             reason = result["error_msg"].rstrip(".")
             self.stopped = f"{MAX_DEAD} trials in a row lost their workers, the last one: {reason}"
-        return row
 
     def _take(self, row: Mapping[str, Any]) -> None:
         self.progress.take(row)
@@ -272,13 +213,25 @@ class Study:
 
     # What there is.
 
+    @property
+    def failure(self) -> str | None:
+        """Why the study, once ended, is no success, as a sentence."""
+        if self.given_up:
+            return f"Study {self.name} gave up: {self.stopped}."
+        if self.progress.best is not None or self.progress.last is None:
+            return None
+        return (
+            f"Study {self.name} has no result: all {self.progress.num_ended} trials failed, the "
+            f"last one because {self.progress.last['error_msg']}"
+        )
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row for each trial that has ended, by number; each is made when it is its turn."""
         return map(self._row, self._told())
 
     def _told(self) -> Iterator[_Told]:
         for trial, record in self._journal.told():
-            spec = self._spec(trial.number, record["hyperparams"])
+            spec = self._proposals.spec(trial.number, record["hyperparams"])
             yield _Told(trial.number, spec, record["metrics"], trial.value)
 
     def _row(self, told: _Told) -> dict[str, Any]:
@@ -291,8 +244,8 @@ class Study:
             reference=self.reference,
         )
 
-    def _mend(self, told: _Told) -> None:
-        """Makes a trial's file whole from the journal, if it is damaged."""
+    def _restore_metrics(self, told: _Told) -> None:
+        """Writes a trial's metrics.json anew from the journal, if it is damaged."""
         path = self._store.metrics(told.spec.pid, self.method, told.spec.trial_id)
         if path.exists() and read_or_quarantine(path, RESULT_KEYS, self._warn) is None:
             write_json(path, told.result)
@@ -305,7 +258,3 @@ class Study:
 def _record(asked: Asked, result: TrialResult) -> dict[str, Any]:
     """What the journal keeps of a trial: its metrics.json, and what was asked for."""
     return {"hyperparams": dict(asked.spec.hyperparams), "metrics": result}
-
-
-def _value(reference: Mapping[str, Any]) -> str:
-    return f"{reference['llc_ref']:.6g} (se {reference['se_ref']:.2g})"

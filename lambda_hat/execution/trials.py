@@ -1,0 +1,124 @@
+"""Submit trials to a pool, and say what each came to: a result, or why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from lambda_hat.execution.errors import DeadlineExceeded, WorkerLost
+from lambda_hat.execution.event_loop import error_of, sentence
+from lambda_hat.execution.pool import TaskFunction, TaskPool
+from lambda_hat.store import Store, read_or_quarantine, write_json
+from lambda_hat.trial import RESULT_KEYS, TrialResult, TrialSpec, is_of
+
+
+def deadline_of(budget_sec: float) -> float:
+    """Seconds after which the pool ends a task of this budget, which ends by itself before."""
+    return budget_sec + 60.0 + 0.1 * budget_sec
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """A trial as it goes to a worker: what is run, and what its result is compared with."""
+
+    spec: TrialSpec
+    llc_ref: float | None
+    """The reference's LLC, if there is a reference."""
+    target: str | None
+    """The target that the result must be of; None where any will do."""
+    study: str | None = None
+    """The `study_id` of the study that asks, if one does."""
+
+
+@dataclass(frozen=True)
+class LostTrial:
+    """A trial that was not run to its end, through no fault of its own."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Runs trials over a pool; a result that lies in the store already is not computed again."""
+
+    store: Store
+    pool: TaskPool
+    run_trial: TaskFunction
+    """The trial function of the contracts."""
+    warn: Callable[[str], None]
+    """Told what was found damaged, here or by a worker."""
+
+    def stored(self, task: TrialTask) -> TrialResult | None:
+        """The result that a run has written already, for the same target."""
+        result = read_or_quarantine(self._metrics(task), RESULT_KEYS, self.warn)
+        return result if result and is_of(result, task.target) else None
+
+    def submit(self, task: TrialTask) -> Future:
+        """Sends a trial to the pool; the future of a stored result is done."""
+        if (stored := self.stored(task)) is not None:
+            done: Future = Future()
+            done.set_result(stored)
+            return done
+        spec = task.spec
+        spec.write_manifest(self.store, study=task.study)
+        return self.pool.submit(
+            self.run_trial,
+            dict(spec.problem),
+            spec.method_cfg,
+            math.nan if task.llc_ref is None else task.llc_ref,
+            str(self._metrics(task)),
+            budget_sec=spec.budget_sec,
+            seed=spec.seed,
+            artifacts_dir=str(self.store.artifacts),
+            deadline_sec=deadline_of(spec.budget_sec),
+        )
+
+    def outcome_of(self, task: TrialTask, future: Future) -> TrialResult | LostTrial:
+        """What a trial came to.
+
+        Raises:
+            PoolLost: It says nothing about the trial, and concerns all tasks.
+        """
+        error = error_of(future)
+        if error is None:
+            return self._checked(task, future.result())
+        if (stored := self.stored(task)) is not None:
+            return self._checked(task, stored)  # It was written before the worker ended.
+        if isinstance(error, DeadlineExceeded | WorkerLost):
+            return self._ended_with_worker(task, error)
+        return LostTrial(sentence(error))
+
+    def _checked(self, task: TrialTask, result: object) -> TrialResult | LostTrial:
+        """What a worker returned, if it is a result and of the right target."""
+        if not isinstance(result, Mapping) or not all(key in result for key in RESULT_KEYS):
+            return LostTrial("the worker returned no result")
+        for notice in result.get("notices", ()):
+            self.warn(notice)
+        if not is_of(result, task.target):
+            return LostTrial(
+                f"it is of the target {result['target']}, built while this run went on, and not "
+                f"of {task.target} like the rest. Run the command again"
+            )
+        return dict(result)
+
+    def _ended_with_worker(
+        self, task: TrialTask, error: DeadlineExceeded | WorkerLost
+    ) -> TrialResult:
+        """Writes the metrics of a trial that was ended with its worker, in the worker's place.
+
+        Its settings are what did it: they stood still past the deadline, or killed each worker.
+        """
+        result = task.spec.failure(sentence(error), llc_ref=task.llc_ref)
+        if isinstance(error, DeadlineExceeded):
+            result["runtime_sec"] = deadline_of(task.spec.budget_sec)
+            result |= {"budget_exhausted": True, "traceback": error.trace}
+        else:
+            result["worker_died"] = True
+        write_json(self._metrics(task), result)
+        return result
+
+    def _metrics(self, task: TrialTask) -> Path:
+        return self.store.metrics(task.spec.pid, task.spec.method, task.spec.trial_id)
