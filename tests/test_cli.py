@@ -388,7 +388,7 @@ def test_llc_refuses_bad_input(capsys: pytest.CaptureFixture[str], change: dict,
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize("name", ["optuna_demo", "quickstart", "experiments"])
+@pytest.mark.parametrize("name", ["optuna_demo", "first_study", "quickstart", "experiments"])
 def test_the_configs_that_are_shipped_are_valid(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -1,0 +1,45 @@
+"""Modules -> pages of the API: one for each room of the package, from its docstrings."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "lambda_hat"
+HIDDEN = {"terminal", "entrypoints"}
+"""Rooms that only the commands call."""
+
+
+def rooms() -> list[str]:
+    """The rooms of the package that a program may call, the package's own names first."""
+    names = {
+        path.stem if path.suffix else path.name for path in PACKAGE.iterdir() if _is_room(path)
+    }
+    return ["lambda_hat", *sorted(names - HIDDEN)]
+
+
+def page(room: str) -> str:
+    """The page of a room."""
+    module = room if room == "lambda_hat" else f"lambda_hat.{room}"
+    options = "" if room != "lambda_hat" else "\n    options:\n      show_submodules: false"
+    return f"# {module}\n\n::: {module}{options}\n"
+
+
+def contents() -> str:
+    """A table of the rooms, with the first line of each."""
+    rows = [f"| [`{room}`](api/{room}.md) | {_first_line(room)} |" for room in rooms()]
+    return "\n".join(["| room | what it does |", "| --- | --- |", *rows])
+
+
+def _is_room(path: Path) -> bool:
+    if path.suffix == ".py":
+        return path.stem != "__init__"
+    return (path / "__init__.py").exists()
+
+
+def _first_line(room: str) -> str:
+    parts = [] if room == "lambda_hat" else [room]
+    folder = PACKAGE.joinpath(*parts, "__init__.py")
+    path = folder if folder.exists() else PACKAGE / f"{room}.py"
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return text.splitlines()[0].replace("|", "\\|")
