@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lambda_hat.store import Store, canonical_json, content_id, write_json
+from lambda_hat.store import Store, content_id, digest, write_json
 
 SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
@@ -25,8 +24,7 @@ RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 
 def derive_seed(*parts: object) -> int:
     """A seed in [0, 2^31) from its parts: the same on every machine, unlike `hash`."""
-    hashed = hashlib.sha256(canonical_json([str(part) for part in parts]).encode())
-    return int.from_bytes(hashed.digest()[:4], "big") >> 1
+    return int(digest([str(part) for part in parts])[:8], 16) >> 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ WORKERS = (*NUMERICS, "runners")
 """What a worker runs; everything else steers, and starts without JAX."""
 
 LAYERS = (
-    ("store", "conf"),
+    ("store", "conf", "intervals"),
     ("target",),
     ("problem",),
     ("samplers",),
@@ -132,6 +132,11 @@ def test_steering_starts_without_jax() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_module_hashes() -> None:
+    hashing = [dotted(path) for path in MODULES if "hashlib" in imports(path)]
+    assert hashing == ["lambda_hat.store.content"]
 
 
 def test_nothing_is_called_utils() -> None:

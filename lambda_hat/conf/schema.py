@@ -7,14 +7,13 @@ and is no part of its identity `pid`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lambda_hat.conf.checks import ConfigError, bounded
 from lambda_hat.conf.distributions import InputConfig, NoiseConfig
+from lambda_hat.store import content_id
 
 __all__ = ["SCHEMA", "ConfigError", "ProblemConfig", "num_mlp_params"]
 
@@ -185,8 +184,7 @@ class ProblemConfig:
     @property
     def pid(self) -> str:
         """`p_` and 12 hex digits of the canonical form's SHA-256."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return "p_" + hashlib.sha256(text.encode()).hexdigest()[:12]
+        return content_id("p", self.canonical())
 
 
 def _plain(value: Any) -> Any:

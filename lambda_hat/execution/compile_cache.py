@@ -8,7 +8,6 @@ are part of the shared folder's name.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import platform
@@ -18,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
+
+from lambda_hat.store.content import digest_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def machine_key() -> str:
     if info.exists():
         lines = info.read_text().splitlines()
         cpu += "".join(next((x for x in lines if x.startswith(("flags", "Features"))), ""))
-    flags = hashlib.sha256(cpu.encode()).hexdigest()[:8]
+    flags = digest_bytes([cpu.encode()])[:8]
     platforms = os.environ.get("JAX_PLATFORMS") or "any"
     parts = ("jaxlib", metadata.version("jaxlib"), platform.machine(), flags, platforms)
     return "-".join(parts).replace(",", "+").replace("/", "_")

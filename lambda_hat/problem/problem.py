@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem.forms import ProblemForm, make_form
 from lambda_hat.problem.moments import moments
+from lambda_hat.store import digest_bytes
 from lambda_hat.target import Target, make_target, mean_loss
 
 
@@ -56,12 +57,13 @@ class Problem:
         Training is chaotic: on another processor, or with another JAX, the same problem may end in
         another minimum, with another LLC. What is estimated is of one target, and says of which.
         """
-        hashed = hashlib.sha256()
+        return f"t_{digest_bytes(self._content())[:12]}"
+
+    def _content(self) -> Iterator[bytes]:
         for name, array in sorted({**self.data, "w_star": self.w_star}.items()):
             array = np.ascontiguousarray(array)
-            hashed.update(f"{name} {array.dtype} {array.shape} ".encode())
-            hashed.update(array.tobytes())
-        return f"t_{hashed.hexdigest()[:12]}"
+            yield f"{name} {array.dtype} {array.shape} ".encode()
+            yield array.tobytes()
 
     def target(self, dtype: str) -> Target:
         """The tempered, tethered posterior in "float32" or "float64"."""

@@ -6,7 +6,6 @@ checksum of the arrays. The JSON is written last, so that it vouches for the arr
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -25,7 +24,7 @@ from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
 from lambda_hat.problem.forms import make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
-from lambda_hat.store import is_disk_fault, quarantine, write_bytes
+from lambda_hat.store import digest_bytes, is_disk_fault, quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ def _read(config: ProblemConfig, folder: Path) -> Problem | dict:
     if record["evidence"]["status"] == "refused":
         return record["evidence"]
     raw = (folder / "target.npz").read_bytes()
-    if hashlib.sha256(raw).hexdigest() != record["sha256"]:
+    if digest_bytes([raw]) != record["sha256"]:
         raise _Broken("target.npz does not match its checksum.")
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         data = {key.removeprefix("data_"): arrays[key] for key in arrays if key != "w_star"}
@@ -120,7 +119,7 @@ def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
     buffer = io.BytesIO()
     arrays = {f"data_{key}": leaf for key, leaf in problem.data.items()}
     np.savez(buffer, allow_pickle=False, w_star=problem.w_star, **arrays)
-    record["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    record["sha256"] = digest_bytes([buffer.getvalue()])
     write_bytes(folder / "target.npz", buffer.getvalue())
     write_bytes(folder / "target.json", json.dumps(record, indent=1, allow_nan=False).encode())
     return problem.evidence if problem.evidence["status"] == "refused" else problem

@@ -5,7 +5,6 @@ A file is NumPy's archive of arrays and a JSON header, behind a checksum; nothin
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -19,7 +18,7 @@ import numpy as np
 
 from lambda_hat.references.engine import Cost
 from lambda_hat.samplers.loop import Progress
-from lambda_hat.store import quarantine, write_bytes
+from lambda_hat.store import digest_bytes, quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
@@ -91,7 +90,7 @@ def save_arrays(path: Path, header: dict[str, Any], arrays: dict[str, np.ndarray
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, header=np.array(json.dumps(header)), **arrays)
     content = buffer.getvalue()
-    write_bytes(path, hashlib.sha256(content).hexdigest().encode() + content)
+    write_bytes(path, digest_bytes([content]).encode() + content)
 
 
 def load_arrays(
@@ -105,7 +104,7 @@ def load_arrays(
         return None
     raw = path.read_bytes()
     content = raw[_DIGEST:]
-    if hashlib.sha256(content).hexdigest().encode() != raw[:_DIGEST]:
+    if digest_bytes([content]).encode() != raw[:_DIGEST]:
         _LOG.warning("The checkpoint %s is damaged; kept as %s.", path, quarantine(path).name)
         return None
     with np.load(io.BytesIO(content), allow_pickle=False) as file:

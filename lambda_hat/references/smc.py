@@ -8,16 +8,15 @@ is random in one (see `lambda_hat.references.annealing`).
 from __future__ import annotations
 
 import logging
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from scipy.stats import t as student_t
 
 from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.intervals import error_of_mean
 from lambda_hat.problem import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
 from lambda_hat.references.engine import Cost, EngineResult
@@ -123,14 +122,9 @@ def _diagnostics(runs: list[dict[str, Any]], se: float) -> dict[str, Any]:
 
 
 def _mean(runs: list[dict[str, Any]], name: str) -> tuple[float, float]:
-    """Mean over the runs and its standard error.
-
-    With few runs the error is itself uncertain: it is widened so that 1.96 of it cover what
-    Student's t asks for.
-    """
+    """Mean over the runs and its standard error, widened for their small number."""
     values = np.array([run[name] for run in runs])
-    widening = float(student_t.ppf(0.975, len(values) - 1)) / 1.96
-    return float(values.mean()), widening * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()), error_of_mean(values)
 
 
 def _run_settings(config: ReferenceConfig) -> dict[str, Any]:

@@ -5,13 +5,12 @@ Pandas and Matplotlib are imported only when a page is made, so that commands st
 
 from __future__ import annotations
 
-import hashlib
 import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lambda_hat.store import Store, write_bytes
+from lambda_hat.store import Store, digest_bytes, write_bytes
 
 
 def report_path(store: Store) -> Path:
@@ -52,7 +51,7 @@ def _digest(tables: Sequence[Path], notes: Sequence[str]) -> str:
     """A hash of everything that a page is made from."""
     parts = [path.read_bytes() for path in tables if path.exists()]
     parts += [note.encode() for note in notes]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return digest_bytes([b"\0".join(parts)])[:16]
 
 
 def _meta_value(page: str, name: str) -> str | None:

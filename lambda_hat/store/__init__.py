@@ -1,6 +1,6 @@
 """Files on disk: where everything lies, atomic writes, content ids, and the folder lock."""
 
-from lambda_hat.store.content import canonical_json, content_id, digest
+from lambda_hat.store.content import canonical_json, content_id, digest, digest_bytes
 from lambda_hat.store.files import (
     DISK_FAULTS,
     TEMPORARY,
@@ -28,6 +28,7 @@ __all__ = [
     "canonical_json",
     "content_id",
     "digest",
+    "digest_bytes",
     "lock_folder",
     "is_disk_fault",
     "quarantine",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 
 def canonical_json(value: object) -> str:
@@ -13,7 +14,15 @@ def canonical_json(value: object) -> str:
 
 def digest(value: object) -> str:
     """Hex SHA-256 of the canonical JSON of a value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return digest_bytes([canonical_json(value).encode()])
+
+
+def digest_bytes(parts: Iterable[bytes]) -> str:
+    """SHA-256 of the parts, one after the other, in hex."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part)
+    return hashed.hexdigest()
 
 
 def content_id(prefix: str, value: object) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from lambda_hat.store.content import digest_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Store:
         folder = self.artifacts / "problems" / pid
         try:
             record = json.loads((folder / "target.json").read_bytes())
-            arrays = hashlib.sha256((folder / "target.npz").read_bytes()).hexdigest()
+            arrays = digest_bytes([(folder / "target.npz").read_bytes()])
             usable = record["evidence"]["status"] != "refused" and arrays == record["sha256"]
             return record["target"] if usable else None
         except (OSError, ValueError, LookupError, TypeError):

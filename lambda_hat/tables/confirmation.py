@@ -15,6 +15,7 @@ from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
+from lambda_hat.intervals import error_of_mean
 
 Row = Mapping[str, Any]
 """A row of the table of trials or of the table of `parsl-llc` runs."""
@@ -73,17 +74,7 @@ def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:
     mean = statistics.fmean(values)
     error = None if llc_ref is None else abs(mean - llc_ref)
     own = math.hypot(*(run["se_hat"] or 0.0 for run in complete)) / len(values)
-    return Confirmation(len(runs), num_failed, mean, max(own, _spread(values)), error)
-
-
-def _spread(values: Sequence[float]) -> float:
-    """Standard error of the mean, scaled so that 1.96 of it is the half width of Student's t."""
-    if len(values) == 1:
-        return 0.0
-    from scipy.stats import t as student_t
-
-    widening = float(student_t.ppf(0.975, len(values) - 1)) / 1.96
-    return widening * statistics.stdev(values) / math.sqrt(len(values))
+    return Confirmation(len(runs), num_failed, mean, max(own, error_of_mean(values)), error)
 
 
 def full_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
