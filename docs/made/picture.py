@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import cache
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def exact(n: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def _valley(axes, loss: np.ndarray, title: str, colour: str) -> None:
+def _valley(axes: Any, loss: np.ndarray, title: str, colour: str) -> None:
     """The set where nbeta L is below 1, 2 and 4."""
     nbeta = SHOWN_N / np.log(SHOWN_N)
     levels = [0, 1, 2, 4]
@@ -57,7 +58,7 @@ def _valley(axes, loss: np.ndarray, title: str, colour: str) -> None:
     axes.set(title=title, xlabel="w₁", ylabel="w₂", aspect="equal")
 
 
-def _curves(axes) -> None:
+def _curves(axes: Any) -> None:
     n = np.logspace(1, 8, 60)
     limits = {"regular": 1.0, "singular": 0.5}
     for name, values in exact(n).items():

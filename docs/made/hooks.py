@@ -22,7 +22,7 @@ import configuration  # noqa: E402
 import links  # noqa: E402
 import picture  # noqa: E402
 
-log = logging.getLogger("mkdocs.hooks.site")
+log = logging.getLogger("mkdocs.hooks.made")
 
 PAGES = {
     "design.md": "plans/optuna.md",
