@@ -54,7 +54,9 @@ class OptunaSection:
     method_budget_sec: float = bounded(6000.0, above=0, below=LONGEST_SEC)
     """Seconds for each trial, compilation included."""
     seed: int = bounded(0, least=0)
+    """Decides every proposal, and the seed of every trial."""
     huber_delta: float | None = bounded(None, above=0)
+    """With a number, the objective is Huber's loss of the error; null is its absolute value."""
     confirm_seeds: int = bounded(0, least=0)
     """Other seeds that each study's best settings are run with at the end."""
 
@@ -64,6 +66,7 @@ class ConvergenceSection:
     """`optuna.convergence:` in a config."""
 
     patience: int | None = bounded(None, least=1)
+    """Ends a study after so many trials without a gain beyond the reference's standard error."""
 
 
 @dataclass(frozen=True)
