@@ -31,7 +31,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lambda_hat.conf.compose import compose_problem
-from lambda_hat.conf.search_space import SEARCH_SPACE, suggest_method_params
+from lambda_hat.conf.search_space import SEARCH_SPACE, draw_params
+from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
 from lambda_hat.execution import event_loop
 from lambda_hat.store import Store, write_json
 from lambda_hat.trial import ProblemItem, TrialResult, derive_seed
@@ -75,6 +76,7 @@ def run_steering(trials: int, folder: Path, mark: Mark) -> None:
             StudySettings(max_trials=trials, batch_size=share, method_budget=600.0),
             SEARCH_SPACE,
             store,
+            functions=FUNCTIONS,
             warn=print,
         )
         for problem, method, share in zip(problems(), METHODS, SHARES, strict=True)
@@ -109,7 +111,7 @@ def run_bare(trials: int, folder: Path, mark: Mark) -> None:
 
     def ask(k: int) -> None:
         trial = studies[k].ask()
-        params = suggest_method_params(trial, METHODS[k])
+        params = draw_params(trial, METHODS[k])
         waiting.append((k, trial, error_of(params, derive_seed(k, trial.number))))
 
     asked = list(SHARES)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store, content_id, digest, write_json
 
 SCHEMA = 1
@@ -35,6 +36,8 @@ class ProblemItem:
     spec: Mapping[str, Any] = field(hash=False)
     """As the user wrote it: what workers compose."""
     label: str
+    num_rows: int | None = field(default=None, compare=False)
+    """Rows of its data; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class TrialSpec:
     seed: int
     budget_sec: float
     """Wall time of the whole trial, compilation included."""
+    plugin: Plugin | None = None
+    """Builds the sampler's settings in place of the package, and so decides the result as well."""
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -60,6 +65,7 @@ class TrialSpec:
             "hyperparams": dict(self.hyperparams),
             "seed": self.seed,
             "budget_sec": float(self.budget_sec),
+            **({} if self.plugin is None else {"plugin": self.plugin.digest}),
         }
 
     @property

@@ -29,6 +29,7 @@ LAYERS = (
     ("diagnostics",),
     ("llc",),
     ("references",),
+    ("plugin",),
     ("trial",),
     ("runners",),
     ("execution",),

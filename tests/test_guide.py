@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,13 @@ from instant import use_instant_runners
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints.parsl_optuna import main
 from lambda_hat.entrypoints.settings import read_llc_plan, read_study_plan
+from lambda_hat.plugin import Plugin
 from lambda_hat.runners.given import own_settings, plain
 from lambda_hat.runners.run_method import run_method_trial
+from lambda_hat.store import read_json
 from lambda_hat.tables.trials import trial_row, write_table
 from lambda_hat.trial import TrialSpec
+from lambda_hat.tuning.objective import huber_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -308,3 +314,203 @@ def test_settings_that_are_other_methods_are_left_out_and_mistakes_are_not() -> 
 def test_settings_are_checked_without_jax() -> None:
     code = "import sys, lambda_hat.runners.run_method; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+# The edits it teaches, made on a copy of the package.
+
+SMALL = {
+    "problems": [{"model": "quadratic", "data": "small"}],
+    "methods": ["vi"],
+    "optuna": {"max_trials": 2, "batch_size": 2, "method_budget_sec": 600},
+    "reference": {"num_draws": 200, "num_warmup": 100, "accept_unreliable": True},
+}
+OBJECTIVE = "    return diff\n"
+HUBER = "    return huber_loss(diff, huber_delta=0.1)  # Set delta to ~2x HMC SE\n"
+SUGGEST = "    return draw_params(trial, method_name)\n"
+NARROWED = """\
+    if method_name == "vi":
+        return {
+            "lr": trial.suggest_float("lr", 1e-4, 1e-2, log=True),  # Narrowed range
+            "M": trial.suggest_categorical("M", [1]),
+            "r": 0,
+            "steps": 100,
+            "entropy_bonus": trial.suggest_float("entropy_bonus", 0.0, 0.5),  # New param
+        }
+    return draw_params(trial, method_name)
+"""
+BUILD = '    settings = {key: value for key, value in method_cfg.items() if key != "name"}\n'
+PASSED_ON = BUILD + '    settings["num_samples"] = 1 + int(10 * settings.pop("entropy_bonus"))\n'
+COMMAND = "import sys; from lambda_hat.entrypoints import start; sys.exit(start.parsl_optuna())"
+
+
+class Copy:
+    """The package in a folder, to be edited and run from there."""
+
+    files = {
+        "parsl_optuna": "lambda_hat/entrypoints/parsl_optuna.py",
+        "run_method": "lambda_hat/runners/run_method.py",
+    }
+
+    def __init__(self, folder: Path):
+        shutil.copytree(ROOT / "lambda_hat", folder / "lambda_hat")
+        self.folder, self.config = folder, write(SMALL)
+
+    def edit(self, name: str, old: str, new: str) -> int:
+        """Replaces a text that is there once; returns the line where the new one begins."""
+        path = self.folder / self.files[name]
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+        return text[: text.index(old)].count("\n") + 1
+
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(self.folder), "LAMBDA_HAT_WORKERS": "1"}
+        argv = [sys.executable, "-c", COMMAND, "--config", str(self.config), "--local", *options]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=500)
+
+
+@pytest.fixture
+def copy(here: Path) -> Copy:
+    return Copy(here)
+
+
+def trials() -> pd.DataFrame:
+    return pd.read_parquet("results/optuna_trials.parquet")
+
+
+def check_edited_trials() -> None:
+    """Trials with a narrowed range, a hyperparameter of the user's own and Huber's loss."""
+    table = trials()
+    assert len(table) == 2 and set(table.status) == {"complete"}, table.error_msg.tolist()
+    assert table.params_lr.between(1e-4, 1e-2).all()
+    assert table.objective.tolist() == pytest.approx([huber_loss(e, 0.1) for e in table.error])
+    for row in table.itertuples():
+        path = Path("artifacts/runs", row.pid, "vi", row.trial_id, "metrics.json")
+        settings = read_json(path)["hyperparams"]  # As the worker built them.
+        assert settings["num_samples"] == 1 + int(10 * row.params_entropy_bonus)
+
+
+def test_edits_act_on_the_command_and_on_its_workers(copy: Copy) -> None:
+    copy.edit("parsl_optuna", OBJECTIVE, HUBER)
+    copy.edit("parsl_optuna", SUGGEST, NARROWED)
+    copy.edit("run_method", BUILD, PASSED_ON)
+    done = copy.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_edited_trials()
+
+
+def test_a_hyperparameter_that_no_sampler_knows_is_refused_in_a_sentence(copy: Copy) -> None:
+    copy.edit("parsl_optuna", SUGGEST, NARROWED)
+    done = copy.run()
+    assert done.returncode == 2 and not Path("results").exists()
+    [said] = done.stderr.splitlines()
+    assert "but got 'entropy_bonus' (proposed for vi)" in said
+
+
+MISTAKES = {
+    "suggest": ("parsl_optuna", SUGGEST, "    return {'lr': trail.x}\n", 0, "'trail'"),
+    "objective": ("parsl_optuna", OBJECTIVE, "    return diff / delta\n", 0, "'delta'"),
+    "builder": ("run_method", BUILD, BUILD + "    settings.pop('none')\n", 1, "KeyError: 'none'"),
+    "syntax": ("parsl_optuna", OBJECTIVE, "    return (diff\n", 0, "SyntaxError"),
+    "import": ("run_method", "import time\n", "import tiem\n", 0, "No module named 'tiem'"),
+    "forgotten": ("parsl_optuna", SUGGEST, "    pass\n", None, "but returned None"),
+    "no number": ("parsl_optuna", OBJECTIVE, "    return 'low'\n", None, "a number, but returned"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new", "below", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_an_edit_is_a_sentence_with_its_place(
+    copy: Copy, name: str, old: str, new: str, below: int | None, said: str
+) -> None:
+    line = copy.edit(name, old, new)
+    done = copy.run("--dry-run")
+    assert done.returncode == 2, done.stdout
+    [sentence] = done.stderr.splitlines()
+    assert said in sentence and f"{Copy.files[name]}, line" in sentence
+    assert below is None or f"{Copy.files[name]}, line {line + below}:" in sentence
+
+
+# The same without editing the package.
+
+PLUGIN = f'''\
+"""Functions of my own."""
+
+from lambda_hat.conf.search_space import draw_params
+from lambda_hat.tuning.objective import huber_loss
+
+
+def suggest_method_params(trial, method_name):
+{NARROWED}
+
+def objective_from_metrics(metrics, ref_llc):
+    diff = abs(metrics["llc_hat"] - ref_llc)
+{HUBER}
+
+def build_sampler_cfg(method_cfg):
+{PASSED_ON}    return settings
+'''
+
+
+def test_a_plugin_acts_on_the_command_and_on_its_workers(copy: Copy) -> None:
+    write(PLUGIN, "my_study.py")
+    done = copy.run("--plugin", "my_study.py", "--set", "optuna.confirm_seeds=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_edited_trials()
+    confirming = pd.read_parquet("results/llc_runs.parquet")
+    assert confirming.status.tolist() == ["complete"], confirming.error_msg.tolist()
+    write(PLUGIN + "# Another text.\n", "my_study.py")
+    again = copy.run("--plugin", "my_study.py")
+    assert again.returncode == 2 and "plugin was" in again.stderr
+    without = copy.run()
+    assert without.returncode == 2 and "is now None" in without.stderr
+
+
+PLUGINS = {
+    "nothing": ("def objective_from_metric(): pass\n", "Did you mean 'objective_from_metrics'?"),
+    "mistake": ("x = 1\ny = z\n", "my.py, line 2: NameError: name 'z' is not defined"),
+    "syntax": ("def f(:\n", "my.py, line 1: SyntaxError"),
+    "arguments": ("def suggest_method_params(trial): return {}\n", "my.py, line 1: TypeError"),
+    "later": (
+        "def objective_from_metrics(metrics, ref_llc):\n    return metrics['no']\n",
+        "my.py, line 2: KeyError: 'no'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), PLUGINS.values(), ids=PLUGINS)
+def test_a_mistake_in_a_plugin_is_a_sentence_with_its_place(
+    capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    write(text, "my.py")
+    config = str(write({**SMALL, "plugin": "my.py"}))
+    assert main(["--config", config, "--local", "--dry-run"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+
+
+def test_a_mistake_that_shows_late_ends_its_study_and_no_other(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_instant_runners(monkeypatch)
+    text = """\
+from lambda_hat.conf.search_space import draw_params
+
+def suggest_method_params(trial, method_name):
+    if method_name == "vi" and trial.number == 1:
+        return draw_params(trial, method_nam)
+    return draw_params(trial, method_name)
+"""
+    write(text, "my.py")
+    raw = {**SMALL, "methods": ["vi", "sgld"]}
+    argv = ["--config", str(write(raw)), "--local", "--plugin", "my.py"]
+    assert main(argv) == 1
+    out = capsys.readouterr().out
+    assert "my.py, line 5: NameError" in out and "Traceback" not in out
+    assert trials().groupby("method").size().to_dict() == {"sgld": 2, "vi": 1}
+
+
+def test_a_plugin_that_builds_settings_is_part_of_a_trials_id() -> None:
+    spec = TrialSpec("p_1", {}, "vi", {"lr": 0.1}, 0, 1.0)
+    one, two = (replace(spec, plugin=Plugin("my.py", text)) for text in ("a", "b"))
+    assert len({spec.trial_id, one.trial_id, two.trial_id}) == 3
+    assert one.trial_id == replace(spec, plugin=Plugin("else.py", "a")).trial_id

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from lambda_hat.entrypoints import parsl_optuna
-from lambda_hat.tuning.objective import objective_from_metrics, penalty
+from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS, objective_from_metrics
+from lambda_hat.tuning.objective import penalty
 
 
 def result(llc: float | None, status: str = "complete") -> dict:
@@ -31,10 +31,10 @@ def test_a_trial_without_an_estimate_scores_infinity(failed: dict) -> None:
 
 def test_a_penalty_is_finite_and_no_better_than_the_worst() -> None:
     assert penalty(4.5, -math.inf) == 4.5
-    assert penalty(0.1, -math.inf) == 1.0
     assert penalty(4.5, 50.0) == 50.0
-    assert penalty(4.5, -math.inf, huber_delta=1.0) == 4.0
+    assert penalty(4.5, 1.0) == 4.5
 
 
-def test_it_is_where_the_documentation_says() -> None:
-    assert parsl_optuna.objective_from_metrics is objective_from_metrics
+def test_a_made_up_error_is_scored_like_a_trial() -> None:
+    assert FUNCTIONS.score_of_error(4.5, huber_delta=None) == 4.5
+    assert FUNCTIONS.score_of_error(4.5, huber_delta=1.0) == 4.0

@@ -13,8 +13,8 @@ from lambda_hat.conf.search_space import (
     Categorical,
     Float,
     Int,
+    draw_params,
     read_search_space,
-    suggest_method_params,
 )
 from lambda_hat.entrypoints import parsl_optuna
 
@@ -96,4 +96,4 @@ def test_a_wrong_space_is_refused_with_a_sentence(raw: object, said: str) -> Non
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'mclmc'"):
-        suggest_method_params(optuna.create_study().ask(), "mclm")
+        draw_params(optuna.create_study().ask(), "mclm")

@@ -22,6 +22,7 @@ import yaml
 
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.search_space import read_search_space
+from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
 from lambda_hat.execution import (
     BlocksLost,
     DeadlineExceeded,
@@ -223,6 +224,7 @@ class Line:
                 StudySettings(**settings),
                 read_search_space(space),
                 self.store,
+                functions=FUNCTIONS,
                 warn=self.said.append,
             )
             for method in methods
@@ -455,6 +457,7 @@ def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
         StudySettings(method_budget=10.0),
         read_search_space(None),
         line.store,
+        functions=FUNCTIONS,
         warn=line.said.append,
     )
     study.begin(Reference(LLC, 0.05, "ok"))
@@ -548,7 +551,13 @@ def test_a_changed_study_is_told_what_changed(line: Line, change: dict, said: st
     settings = {"method_budget": 10.0, **change}
     space = read_search_space(settings.pop("space", None))
     study = Study(
-        line.problem, "vi", StudySettings(**settings), space, line.store, warn=line.said.append
+        line.problem,
+        "vi",
+        StudySettings(**settings),
+        space,
+        line.store,
+        functions=FUNCTIONS,
+        warn=line.said.append,
     )
     assert said in study.changes()
 
@@ -559,7 +568,13 @@ def test_a_study_refuses_another_reference_and_keeps_its_own_for_one_that_agrees
     line.run(methods=("vi",))
     settings = StudySettings(method_budget=10.0)
     study = Study(
-        line.problem, "vi", settings, read_search_space(None), line.store, warn=line.said.append
+        line.problem,
+        "vi",
+        settings,
+        read_search_space(None),
+        line.store,
+        functions=FUNCTIONS,
+        warn=line.said.append,
     )
     with pytest.raises(StudyChanged, match=r"was 4.5 \(se 0.05\) and is now 7"):
         study.begin(Reference(7.0, 0.05, "ok"))

@@ -105,27 +105,29 @@ cost of many steps.
 """
 
 
-def suggest_method_params(
-    trial: Suggests, method_name: str, space: Space | None = None
-) -> dict[str, Any]:
-    """Draws a method's hyperparameters for one trial.
+def draw_params(trial: Suggests, method_name: str) -> dict[str, Any]:
+    """Draws a method's hyperparameters for one trial from `SEARCH_SPACE`.
 
     Args:
         trial: An Optuna trial (or anything that suggests).
         method_name: A key of the space.
-        space: The ranges; `SEARCH_SPACE` unless given.
 
     Raises:
         ConfigError: The method has no search space.
     """
-    space = SEARCH_SPACE if space is None else space
-    if method_name not in space:
-        raise ConfigError([unknown_name("A method", method_name, space, "search space")])
-    return {name: entry.suggest(trial, name) for name, entry in space[method_name].items()}
+    if method_name not in SEARCH_SPACE:
+        raise ConfigError([unknown_name("A method", method_name, SEARCH_SPACE, "search space")])
+    return {name: entry.suggest(trial, name) for name, entry in SEARCH_SPACE[method_name].items()}
 
 
 def read_search_space(raw: object, *, where: str = "search_space") -> Space:
-    """`SEARCH_SPACE` with a user's `{method: {param: range}}` laid over it.
+    """`SEARCH_SPACE` with a user's `{method: {param: range}}` laid over it."""
+    given = read_ranges(raw, where=where)
+    return {method: {**ranges, **given[method]} for method, ranges in SEARCH_SPACE.items()}
+
+
+def read_ranges(raw: object, *, where: str = "search_space") -> Space:
+    """A user's `{method: {param: range}}`, those ranges only, for every method.
 
     A range is `{low, high, log}` (parts left out keep their default) or `{choices: [..]}`. Any
     setting of a sampler can be searched, not only those of `SEARCH_SPACE`.
@@ -139,6 +141,7 @@ def read_search_space(raw: object, *, where: str = "search_space") -> Space:
     given = check_mapping(raw, where, faults)
     check_keys(given, SEARCH_SPACE, where, faults)
     space = {method: dict(ranges) for method, ranges in SEARCH_SPACE.items()}
+    read: dict[str, dict[str, Range]] = {method: {} for method in SEARCH_SPACE}
     for method in SEARCH_SPACE:
         entries = check_mapping(given.get(method), f"{where}.{method}", faults)
         settings = asdict(compose_sampler(method))
@@ -150,13 +153,13 @@ def read_search_space(raw: object, *, where: str = "search_space") -> Space:
                 default = _kind(settings[name])
             entry = _read_range(default, entries[name], place, faults)
             if entry is not None:
-                space[method][name] = entry
+                space[method][name] = read[method][name] = entry
                 _probe(method, name, entry, place, faults)
         if not faults:
             _probe_pairs(method, entries, space[method], f"{where}.{method}", faults)
     if faults:
         raise ConfigError(faults)
-    return space
+    return read
 
 
 def describe(space: Mapping[str, Range]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ def read_raw(
     Args:
         path: The file.
         sets: `a.b=c` assignments.
-        options: Named options, None where not given; folders go to the top of the file, all
-            others into `section`.
+        options: Named options, None where not given; folders and the plugin go to the top of
+            the file, all others into `section`.
         section: A key of the file.
 
     Raises:
@@ -41,7 +41,7 @@ def read_raw(
     for name, value in options.items():
         if value is None:
             continue
-        if name in ("artifacts_dir", "results_dir"):
+        if name in ("artifacts_dir", "results_dir", "plugin"):
             raw[name] = value
             continue
         with _faults_of(f"--{name.replace('_', '-')}", faults):

@@ -16,6 +16,7 @@ def parse_optuna(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-trials", metavar="N", help="trials of each study")
     parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
     parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
+    parser.add_argument("--plugin", metavar="FILE", help="functions of your own")
     return parser.parse_args(argv)
 
 

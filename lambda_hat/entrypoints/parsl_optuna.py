@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
-from lambda_hat.conf.search_space import suggest_method_params
+from lambda_hat.conf.ranged_trial import Ranges
+from lambda_hat.conf.search_space import Suggests, draw_params
 from lambda_hat.entrypoints.command import (
     DONE,
     FAILED,
@@ -26,19 +28,56 @@ from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
+from lambda_hat.runners.run_method import _build_sampler_cfg
 from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import ConfirmingConsole
 from lambda_hat.terminal.tuning import Console
 from lambda_hat.tuning.confirming import confirming_specs
 from lambda_hat.tuning.fingerprint import ADVICE
-from lambda_hat.tuning.objective import objective_from_metrics
+from lambda_hat.tuning.functions import StudyFunctions
+from lambda_hat.tuning.objective import huber_loss, llc_error
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.study import Study
 
 TRIAL_RUNNER = "lambda_hat.runners.run_method:run_method_trial"
 
-__all__ = ["main", "objective_from_metrics", "suggest_method_params"]
+
+def suggest_method_params(trial: Suggests, method_name: str) -> dict[str, Any]:
+    """Draws a method's hyperparameters for one trial. Edit here what is searched.
+
+    Args:
+        trial: An Optuna trial: `suggest_float`, `suggest_int` and `suggest_categorical`. Ranges in
+            the config's `search_space` win over those asked for here.
+        method_name: One of the config's `methods`.
+
+    Returns:
+        Settings of the sampler, or what `_build_sampler_cfg` makes into such.
+    """
+    return draw_params(trial, method_name)
+
+
+def objective_from_metrics(
+    metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None = None
+) -> float:
+    """Scores a trial against its reference; the study minimises it. Edit here what is good.
+
+    Args:
+        metrics: What the trial's metrics.json holds.
+        ref_llc: The reference LLC of its problem.
+        huber_delta: As the config has it; null is the absolute error.
+
+    Returns:
+        The score, in units of LLC (LLC squared below `huber_delta`); infinity for a trial without
+        an estimate, which Optuna is told as a finite penalty.
+    """
+    diff = llc_error(metrics, ref_llc)
+    if huber_delta is not None:
+        return huber_loss(diff, huber_delta)
+    return diff
+
+
+FUNCTIONS = StudyFunctions(suggest_method_params, objective_from_metrics, _build_sampler_cfg)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,9 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
     names = ("max_trials", "batch_size", "hmc_budget", "method_budget")
-    folders = ("artifacts_dir", "results_dir")
-    options = {name: getattr(args, name) for name in (*names, *folders)}
+    paths = ("artifacts_dir", "results_dir", "plugin")
+    options = {name: getattr(args, name) for name in (*names, *paths)}
     plan = read_study_plan(here_or_shipped(args.config), args.sets, options)
+    functions = checked_functions(plan)
     trial_sec = deadline_of(plan.settings.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = Console()
@@ -61,7 +101,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return DONE
     make_folders(plan.store)
     with lock_folder(plan.store.results):
-        studies = open_studies(plan, console)
+        studies = open_studies(plan, functions, console)
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
         results = Results(plan.store, warn=console.warn)
         with LazyPool(opening, console.show_pool) as pool:
@@ -103,14 +143,41 @@ def confirm_best(
     ).run()
 
 
-def open_studies(plan: StudyPlan, console: Console) -> list[Study]:
+def checked_functions(plan: StudyPlan) -> StudyFunctions:
+    """The functions of this file with a plugin's in their place, tried on every method.
+
+    Raises:
+        ConfigError: Mistakes in them, and settings that a sampler would refuse.
+    """
+    functions = FUNCTIONS.with_plugin(plan.plugin)
+    faults: list[str] = []
+    for method in plan.methods:
+        try:
+            functions.check(method, Ranges(plan.space.get(method, {})))
+            functions.score_of_error(1.0, huber_delta=plan.settings.huber_delta)
+        except ConfigError as error:
+            faults += [fault for fault in error.faults if fault not in faults]
+    if faults:
+        raise ConfigError(faults)
+    return functions
+
+
+def open_studies(plan: StudyPlan, functions: StudyFunctions, console: Console) -> list[Study]:
     """All studies of the plan, method by method within each problem.
 
     Raises:
         ConfigError: Some were begun with other settings, each said in a sentence.
     """
     studies = [
-        Study(problem, method, plan.settings, plan.space, plan.store, warn=console.warn)
+        Study(
+            problem,
+            method,
+            plan.settings,
+            plan.space,
+            plan.store,
+            functions=functions,
+            warn=console.warn,
+        )
         for problem in plan.problems
         for method in plan.methods
     ]

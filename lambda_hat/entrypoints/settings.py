@@ -29,11 +29,11 @@ from lambda_hat.conf.compose import (
     compose_sampler,
 )
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
-from lambda_hat.conf.search_space import Space, read_search_space
+from lambda_hat.conf.search_space import SEARCH_SPACE, Space, read_ranges
 from lambda_hat.entrypoints.config_file import read_raw
+from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
-from lambda_hat.tuning.fingerprint import fingerprint
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.study import StudySettings
 
@@ -78,8 +78,10 @@ class StudyPlan:
     settings: StudySettings
     reference: ReferencePlan
     space: Space
+    """The user's own ranges."""
     confirm_seeds: int
     store: Store
+    plugin: Plugin | None
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,13 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         path: The YAML file.
         sets: `a.b=c` assignments, laid over the file.
         options: The command line's other options by name (None where not given), laid over
-            both: `max_trials` and its like, `artifacts_dir`, `results_dir`.
+            both: `max_trials` and its like, `artifacts_dir`, `results_dir`, `plugin`.
 
     Raises:
         ConfigError: With every fault of the file and the command line.
     """
     raw, faults = read_raw(path, sets, options, section="optuna")
-    keys = ("problems", "methods", "optuna", "reference", "search_space")
+    keys = ("problems", "methods", "optuna", "reference", "search_space", "plugin")
     check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
     reference = _collect(faults, compose_reference, raw.get("reference"))
     problems = _problems(raw, faults, reference)
@@ -125,8 +127,9 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
     optuna = read(OptunaSection, section, "optuna", faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
-    space = _collect(faults, read_search_space, raw.get("search_space"))
-    methods = _methods(raw.get("methods"), space, faults)
+    space = _collect(faults, read_ranges, raw.get("search_space"))
+    methods = _methods(raw.get("methods"), SEARCH_SPACE, faults)
+    plugin = _plugin(raw.get("plugin"), faults)
     store = _store(raw, faults)
     if faults or optuna is None or convergence is None:
         raise ConfigError(faults)
@@ -138,16 +141,8 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         huber_delta=optuna.huber_delta,
         patience=convergence.patience,
     )
-    for method in methods:  # Also finds what an edited suggest_method_params gets wrong.
-        fingerprint(
-            method,
-            space,
-            seed=settings.seed,
-            huber_delta=settings.huber_delta,
-            method_budget=settings.method_budget,
-        )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
-    return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store)
+    return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)
 
 
 def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> LLCPlan:
@@ -198,7 +193,8 @@ def _problems(
         if config.pid in pids:
             twin = f"problems[{pids.index(config.pid)}]"
             faults.append(f"{where} is the same problem as {twin}. Leave one out.")
-        item = ProblemItem(config.pid, dict(spec), label_of(spec))
+        num_rows = config.data.n if config.data.input is not None else None
+        item = ProblemItem(config.pid, dict(spec), label_of(spec), num_rows)
         if reference is not None:
             check = partial(check_reference, reference)
             _collect(faults, check, config, where=f"reference, {item.label}")
@@ -277,21 +273,25 @@ def _samplers(raw: object, faults: list[str]) -> tuple[SamplerItem, ...]:
 def _store(raw: Mapping[str, Any], faults: list[str]) -> Store:
     folders = {}
     for name in ("artifacts", "results"):
-        folders[name] = _folder(f"{name}_dir", raw.get(f"{name}_dir", name), faults)
+        folders[name] = _path(f"{name}_dir", raw.get(f"{name}_dir", name), faults)
         if reason := unwritable(folders[name]):
             faults.append(f"`{name}_dir` must be a folder to write to, but {reason}.")
     return Store.at(**folders)
 
 
-def _folder(name: str, value: object, faults: list[str]) -> Path:
-    """A folder as the user gave it, with `~` and `$NAME` replaced by what they stand for."""
+def _plugin(given: object, faults: list[str]) -> Plugin | None:
+    if given is None:
+        return None
+    return _collect(faults, read_plugin, _path("plugin", given, faults))
+
+
+def _path(name: str, value: object, faults: list[str]) -> Path:
+    """A path as the user gave it, with `~` and `$NAME` replaced by what they stand for."""
     if not isinstance(value, str) or not value:
-        faults.append(f"`{name}` must be the name of a folder, but got {value!r}. Quote it.")
+        faults.append(f"`{name}` must be a path, but got {value!r}. Quote it.")
         return Path(".")
     expanded = os.path.expanduser(os.path.expandvars(value))
     if unset := re.findall(r"\$\w+|\$\{[^}]*\}|^~[^/]*", expanded):
-        faults.append(
-            f"`{name}` must be the name of a folder, but {unset[0]} is not set, in {value!r}."
-        )
+        faults.append(f"`{name}` must be a path, but {unset[0]} is not set, in {value!r}.")
         return Path(".")
     return Path(expanded)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
-INTERRUPTED = 130
+BAD_INPUT, INTERRUPTED = 2, 130
 
 
 def parsl_optuna() -> int:
@@ -30,4 +31,17 @@ def _start(command: str) -> int:
     except KeyboardInterrupt:
         print("Interrupted before anything was started.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:  # A mistake in a file of the package that a user has edited.
+        print(_mistake(error), file=sys.stderr)
+        return BAD_INPUT
     return main()
+
+
+def _mistake(error: Exception) -> str:
+    """What is wrong with a file of the package, and where in it."""
+    where = [frame for frame in traceback.extract_tb(error.__traceback__)][-1]
+    path, line = where.filename, where.lineno
+    said = str(error)
+    if isinstance(error, SyntaxError):
+        path, line, said = error.filename or path, error.lineno, error.msg
+    return f"{path}, line {line}: {type(error).__name__}: {said}. Nothing was started."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lambda_hat.execution.errors import DeadlineExceeded, WorkerLost
@@ -74,6 +74,7 @@ class Trials:
             seed=spec.seed,
             artifacts_dir=str(self.store.artifacts),
             deadline_sec=deadline_of(spec.budget_sec),
+            **({} if spec.plugin is None else {"plugin": asdict(spec.plugin)}),
         )
 
     def outcome_of(self, task: TrialTask, future: Future) -> TrialResult | LostTrial:

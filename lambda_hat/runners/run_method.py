@@ -6,13 +6,15 @@ Importing this brings no JAX, so that the command checks settings by the same fu
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf import compose_sampler
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.samplers import SamplerConfig
+from lambda_hat.plugin import Plugin, build_settings
 from lambda_hat.runners.given import number, own_settings, plain
 
 
@@ -24,6 +26,7 @@ def run_method_trial(
     budget_sec: float = 6000,
     seed: int | None = None,
     artifacts_dir: str | None = None,
+    plugin: Mapping[str, str] | None = None,
 ) -> dict:
     """Runs one trial and writes its metrics.
 
@@ -39,6 +42,7 @@ def run_method_trial(
         seed: of the sampler; by default one that the settings determine.
         artifacts_dir: where targets are stored; by default where the output path lies, if it is
             `<artifacts>/runs/<pid>/<method>/<trial_id>/metrics.json`, else `./artifacts`.
+        plugin: {path, source} of a plugin whose `build_sampler_cfg` is called.
 
     Returns:
         What was written. A numerical failure is a result with status "failed" and a sentence.
@@ -51,7 +55,7 @@ def run_method_trial(
     return run_trial(
         plain(problem_spec),
         own_settings(plain(method_cfg)),
-        build=_build_sampler_cfg,
+        build=partial(build_settings, _builder(plugin)),
         ref_llc=number(ref_llc),
         out=out,
         artifacts=artifacts_of(out, "runs/*/*/*/*", artifacts_dir),
@@ -59,6 +63,11 @@ def run_method_trial(
         seed=None if given_seed is None else int(given_seed),
         began=began,
     )
+
+
+def _builder(plugin: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
+    own = Plugin(**plugin).function("build_sampler_cfg") if plugin else None
+    return own or _build_sampler_cfg
 
 
 def _build_sampler_cfg(method_cfg: Mapping[str, Any]) -> SamplerConfig:

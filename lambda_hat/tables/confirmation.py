@@ -60,7 +60,7 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
     try:
         settings = full_settings(best["method"], best["hyperparams"])
     except ConfigError:
-        return None  # The sampler's settings have changed since, so no run can match.
+        settings = dict(best["hyperparams"])  # A user's own `build_sampler_cfg` takes them.
     found = [run for run in alike if run["hyperparams"] == settings and run["seed"] != best["seed"]]
     return _summed_up(found, best["llc_ref"]) if found else None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from lambda_hat.conf.checks import ConfigError
+from lambda_hat.plugin import Plugin
 from lambda_hat.tables.confirmation import full_settings
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
 from lambda_hat.tuning.progress import StudyProgress
@@ -17,6 +19,9 @@ class BestStudy(Protocol):
     method: str
     progress: StudyProgress
 
+    @property
+    def plugin(self) -> Plugin | None: ...
+
 
 def confirming_specs(
     studies: Iterable[BestStudy], num_seeds: int
@@ -26,7 +31,10 @@ def confirming_specs(
     for study in studies:
         if (best := study.progress.best) is None:
             continue
-        settings = full_settings(study.method, best["hyperparams"])
+        try:
+            settings = full_settings(study.method, best["hyperparams"])
+        except ConfigError:  # A `build_sampler_cfg` of the user's makes settings of them.
+            settings = dict(best["hyperparams"])
         specs.setdefault(study.problem, []).extend(
             TrialSpec(
                 pid=study.problem.pid,
@@ -35,6 +43,7 @@ def confirming_specs(
                 hyperparams=settings,
                 seed=derive_seed("confirm", best["trial_id"], number),
                 budget_sec=best["budget_sec"],
+                plugin=study.plugin,
             )
             for number in range(num_seeds)
         )

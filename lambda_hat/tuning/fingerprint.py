@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import optuna
 from optuna.distributions import distribution_to_json
 
-from lambda_hat.conf.compose import compose_sampler
-from lambda_hat.conf.search_space import Space, suggest_method_params
+from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.trial import Reference
-from lambda_hat.tuning.objective import objective_from_metrics
+from lambda_hat.tuning.functions import StudyFunctions, probe
 
 ADVICE = (
     "Scores of both must not be mixed: undo the change, or give another --results-dir "
@@ -27,37 +25,44 @@ class StudyChanged(ValueError):
 
 
 def fingerprint(
-    method: str, space: Space, *, seed: int, huber_delta: float | None, method_budget: float
+    method: str,
+    ranges: Ranges,
+    functions: StudyFunctions,
+    *,
+    seed: int,
+    huber_delta: float | None,
+    method_budget: float,
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
 
     The search space and the objective are tried, not read: an edit of `suggest_method_params`
     or `objective_from_metrics` shows too.
 
+    A plugin is part of it by its text.
+
     Raises:
-        ConfigError: The search proposes a setting that the sampler refuses.
+        ConfigError: A mistake in one of the functions.
     """
-    probe = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-    compose_sampler(method, suggest_method_params(probe, method, space), where="search space")
-    ranges = {
+    trial = probe(seed=0)
+    functions.suggest(trial, method, ranges)
+    searched = {
         name: json.loads(distribution_to_json(entry))["attributes"]
-        for name, entry in probe.distributions.items()
+        for name, entry in trial.distributions.items()
     }
-    example = {"status": "complete", "se_hat": 0.1, "runtime_sec": 1.0, "diagnostics": {}}
     scores = {
-        f"of error {error:g}": objective_from_metrics(
-            {**example, "llc_hat": 1.0 + error}, 1.0, huber_delta=huber_delta
-        )
+        f"of error {error:g}": functions.score_of_error(error, huber_delta=huber_delta)
         for error in (0.1, 10.0)
     }
+    plugin = {} if functions.plugin is None else {"plugin": functions.plugin.digest}
     return {
-        "search_space": json.loads(json.dumps(ranges)),
+        "search_space": json.loads(json.dumps(searched)),
         "optuna": {
             "seed": seed,
             "huber_delta": huber_delta,
             "method_budget": float(method_budget),
         },
         "objective": scores,
+        **plugin,
     }
 
 

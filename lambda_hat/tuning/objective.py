@@ -1,4 +1,4 @@
-"""TrialResult -> objective: what a good trial is. Edit here; `huber_delta` is set in the YAML."""
+"""Error -> score: the losses that an objective is made of, and what a failed trial is told."""
 
 from __future__ import annotations
 
@@ -9,41 +9,29 @@ from typing import Any
 from lambda_hat.trial import finite, is_complete
 
 
-def objective_from_metrics(
-    metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None = None
-) -> float:
-    """Scores a trial against its reference; the study minimises it.
-
-    Args:
-        metrics: What the trial's metrics.json holds.
-        ref_llc: The reference LLC of its problem.
-        huber_delta: With a value, errors beyond it count linearly and smaller ones squared
-            (Huber 1964); without, the objective is the absolute error.
-
-    Returns:
-        The score, in units of LLC (LLC squared below `huber_delta`); infinity for a trial
-        without an estimate, which the study tells Optuna as a finite penalty.
-    """
+def llc_error(metrics: Mapping[str, Any], ref_llc: float) -> float:
+    """|llc_hat - llc_ref| of a trial, in units of LLC; infinity without an estimate."""
     estimate = finite(metrics.get("llc_hat"))
     if estimate is None or not is_complete(metrics):
         return math.inf
-    return loss(abs(estimate - ref_llc), huber_delta)
+    return abs(estimate - ref_llc)
 
 
-def loss(error: float, huber_delta: float | None) -> float:
-    """The absolute error, or Huber's loss of it."""
-    if huber_delta is None:
-        return error
-    if error <= huber_delta:
+def huber_loss(error: float, huber_delta: float) -> float:
+    """Half the square of the error up to `huber_delta`, linear beyond (Huber 1964)."""
+    if abs(error) <= huber_delta:
         return 0.5 * error**2
-    return huber_delta * (error - 0.5 * huber_delta)
+    return huber_delta * (abs(error) - 0.5 * huber_delta)
 
 
-def penalty(ref_llc: float, worst: float, *, huber_delta: float | None = None) -> float:
+def penalty(floor: float, worst: float) -> float:
     """What a failed trial is told: the worst score so far, at least that of answering zero.
 
     Optuna forgets failed trials, so that a crashing region would be proposed again; and an
     infinite score says no more than a large one.
+
+    Args:
+        floor: The score of an estimate that is as wrong as 0.
+        worst: The worst score that was told; not finite where there is none.
     """
-    floor = loss(max(abs(ref_llc), 1.0), huber_delta)
     return max(floor, worst) if math.isfinite(worst) else floor

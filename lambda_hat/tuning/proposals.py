@@ -8,8 +8,10 @@ from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
-from lambda_hat.conf.search_space import Space, suggest_method_params
+from lambda_hat.conf.ranged_trial import Ranges
+from lambda_hat.conf.search_space import Suggests
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
+from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
 
 
@@ -31,7 +33,8 @@ class Proposals:
     seed: int
     budget_sec: float
     """Of each trial."""
-    space: Space
+    ranges: Ranges
+    functions: StudyFunctions
     journal: Journal
     unrecorded: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Trials that the journal has lost and that are not yet asked again: settings by seed."""
@@ -54,6 +57,7 @@ class Proposals:
             hyperparams=hyperparams,
             seed=self._seed("trial", number),
             budget_sec=self.budget_sec,
+            plugin=self.functions.shipped,
         )
 
     def _restore(self, number: int) -> Trial | None:
@@ -62,15 +66,18 @@ class Proposals:
             return None
         fixed = FixedTrial(dict(hyperparams), number)
         try:
-            if suggest_method_params(fixed, self.method, self.space) != hyperparams:
+            if self._suggest(fixed) != hyperparams:
                 return None
         except ValueError:
             return None  # What was suggested is not what the sampler was given.
         return self.journal.restore(fixed, self._seed("tpe", number))
 
     def _draw(self, trial: Trial) -> Asked:
-        hyperparams = suggest_method_params(trial, self.method, self.space)
+        hyperparams = self._suggest(trial)
         return Asked(trial.number, trial, self.spec(trial.number, hyperparams))
+
+    def _suggest(self, trial: Suggests) -> dict[str, Any]:
+        return self.functions.suggest(trial, self.method, self.ranges)
 
     def _seed(self, use: str, number: int) -> int:
         return derive_seed(use, self.seed, self.problem.pid, self.method, number)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
+from lambda_hat.conf.checks import ConfigError
 from lambda_hat.execution import TaskPool
 from lambda_hat.execution.event_loop import EventLoop, Outcome, error_of, sentence
 from lambda_hat.execution.pool import TaskFunction
@@ -135,7 +136,7 @@ class Scheduler:
         """Goes on with a study; False if it must not be continued."""
         try:
             again = study.begin(reference)
-        except StudyChanged as changed:
+        except (StudyChanged, ConfigError) as changed:
             self._failures.append(f"Study {study.name} is not continued: {changed}")
             return False
         self._results.add(study)
@@ -149,10 +150,18 @@ class Scheduler:
         """Asks each study in turn until all have enough in flight."""
         while eager := [s for s in studies if s.wants_more and not self._loop.stopping]:
             for study in eager:
-                self._submit(study, study.ask())
+                self._ask(study)
         for study in studies:
             if not study.in_flight and not study.wants_more:
                 self._end(study)
+
+    def _ask(self, study: Study) -> None:
+        try:
+            asked = study.ask()
+        except ConfigError as mistake:  # In a function that users edit.
+            study.give_up(str(mistake))
+            return
+        self._submit(study, asked)
 
     def _submit(self, study: Study, asked: Asked) -> None:
         task = study.task(asked)
@@ -163,12 +172,14 @@ class Scheduler:
         self._loop.follow(self._trials.submit(task), ended)
 
     def _trial_ended(self, study: Study, asked: Asked, outcome: TrialResult | LostTrial) -> None:
-        if isinstance(outcome, LostTrial):
-            row = study.lose(asked, outcome.reason)
+        try:
+            lost = isinstance(outcome, LostTrial)
+            row = study.lose(asked, outcome.reason) if lost else study.tell(asked, outcome)
+        except ConfigError as mistake:  # In a function that users edit.
+            study.give_up(str(mistake), asked)
         else:
-            row = study.tell(asked, outcome)
-        self._loop.changed()
-        self._observer.trial_ended(study, row)
+            self._loop.changed()
+            self._observer.trial_ended(study, row)
         self._fill([study])
 
     def _end(self, study: Study) -> None:

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.conf.search_space import Space
 from lambda_hat.execution.trials import TrialTask
+from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
 from lambda_hat.tuning.fingerprint import differences, fingerprint, identity, reference_to_keep
+from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
-from lambda_hat.tuning.objective import objective_from_metrics, penalty
+from lambda_hat.tuning.objective import penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
@@ -58,8 +61,9 @@ class Study:
         problem: The problem.
         method: A key of `space`.
         settings: Of the run.
-        space: The search ranges of all methods.
+        space: The search ranges, of all methods, that come before those of the functions.
         store: Where files are.
+        functions: What is asked, and how it is scored.
         warn: Told what was found damaged.
     """
 
@@ -71,6 +75,7 @@ class Study:
         space: Space,
         store: Store,
         *,
+        functions: StudyFunctions,
         warn: Callable[[str], None],
     ):
         self.problem, self.method, self.settings = problem, method, settings
@@ -81,10 +86,19 @@ class Study:
         self.stopped: str | None = None
         """Why the study ends before `max_trials`; None while it goes on."""
         self.given_up = False
-        self._space, self._store, self._warn = space, store, warn
+        self._ranges = Ranges(space.get(method, {}), problem.num_rows)
+        self._functions, self._store, self._warn = functions, store, warn
         self._journal = Journal(store.journal(problem.pid, method), self.name, warn=warn)
+        if self._journal.fingerprint and self.changes():
+            self._keep_coinciding_choices()
         self._proposals = Proposals(
-            problem, method, settings.seed, settings.method_budget, space, self._journal
+            problem,
+            method,
+            settings.seed,
+            settings.method_budget,
+            self._ranges,
+            functions,
+            self._journal,
         )
         self._num_asked = self._dead_in_a_row = 0
         self._id = ""
@@ -98,6 +112,12 @@ class Study:
             return []
         old = {key: value for key, value in begun.items() if key != "reference"}
         return differences(old, self._fingerprint())
+
+    def _keep_coinciding_choices(self) -> None:
+        """Goes on with choices that are one, if the study was begun when each was its own."""
+        now, self._ranges = self._ranges, replace(self._ranges, num_rows=None)
+        if self.changes():
+            self._ranges = now
 
     def begin(self, reference: Reference) -> list[Asked]:
         """Takes up the study with its reference; returns the trials that must run again.
@@ -143,7 +163,8 @@ class Study:
         settings = self.settings
         return fingerprint(
             self.method,
-            self._space,
+            self._ranges,
+            self._functions,
             seed=settings.seed,
             huber_delta=settings.huber_delta,
             method_budget=settings.method_budget,
@@ -177,9 +198,10 @@ class Study:
     def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
         llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
-        score = objective_from_metrics(result, llc_ref, huber_delta=delta)
+        score = self._functions.score(result, llc_ref, huber_delta=delta)
         if not math.isfinite(score):
-            score = penalty(llc_ref, self.progress.worst, huber_delta=delta)
+            floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), huber_delta=delta)
+            score = penalty(floor, self.progress.worst)
         self._journal.tell(asked.trial, score, _record(asked, result))
         return self._end(asked, result, score)
 
@@ -188,6 +210,12 @@ class Study:
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
         self._journal.lose(asked.trial, _record(asked, result))
         return self._end(asked, result, None)
+
+    def give_up(self, reason: str, asked: Asked | None = None) -> None:
+        """Ends the study early; a trial that could not be told stays to be told by the next run."""
+        self.given_up, self.stopped = True, reason.rstrip(".")
+        if asked is not None:
+            self.in_flight.discard(asked.number)
 
     def _end(self, asked: Asked, result: TrialResult, score: float | None) -> dict[str, Any]:
         row = self._row(_Told(asked.number, asked.spec, result, score))
@@ -212,6 +240,11 @@ class Study:
             self.stopped = f"converged: no gain beyond the reference's error in {patience} trials"
 
     # What there is.
+
+    @property
+    def plugin(self) -> Plugin | None:
+        """What workers need of the user's plugin, if anything."""
+        return self._functions.shipped
 
     @property
     def failure(self) -> str | None:

@@ -1,0 +1,80 @@
+"""Trial -> trial: suggestions that keep to a user's ranges, and to choices that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lambda_hat.conf.search_space import Categorical, Float, Int, Range, Suggests
+
+BATCHES = ("batch", "batch_size")
+"""Settings that count rows of the data: from n on, all of them are the full batch."""
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What comes before the ranges that a function suggests from."""
+
+    given: Mapping[str, Range] = field(default_factory=dict)
+    """By name: a user's own, from the config."""
+    num_rows: int | None = None
+    """Rows of the problem's data: batches from there on are one choice. None leaves them be."""
+
+
+class RangedTrial:
+    """An Optuna trial on which given ranges win over those that it is asked for.
+
+    What it returns has the type of its range, also where a trial was enqueued with 1 for 1.0.
+    """
+
+    def __init__(self, trial: Suggests, ranges: Ranges):
+        self._trial, self._ranges = trial, ranges
+        self._asked: set[str] = set()
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if name in self._ranges.given or step is None:
+            return self._suggest(name, Float(low, high, log))
+        self._asked.add(name)
+        return float(self._trial.suggest_float(name, low, high, step=step, log=log))  # type: ignore
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        if name in self._ranges.given or step == 1:
+            return self._suggest(name, Int(low, high, log))
+        self._asked.add(name)
+        return int(self._trial.suggest_int(name, low, high, step=step, log=log))  # type: ignore
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._suggest(name, Categorical(tuple(choices)))
+
+    def draw_rest(self) -> dict[str, Any]:
+        """The given ranges that nobody has asked for."""
+        rest = [name for name in self._ranges.given if name not in self._asked]
+        return {name: self._suggest(name, self._ranges.given[name]) for name in rest}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)  # Its number, say.
+
+    def _suggest(self, name: str, asked: Range) -> Any:
+        self._asked.add(name)
+        entry = self._ranges.given.get(name, asked)
+        if name in BATCHES and self._ranges.num_rows is not None:
+            entry = _distinct(entry, self._ranges.num_rows)
+        value = entry.suggest(self._trial, name)
+        if isinstance(entry, Categorical):
+            return entry.choices[entry.choices.index(value)]
+        return float(value) if isinstance(entry, Float) else int(value)
+
+
+def _distinct(entry: Range, num_rows: int) -> Range:
+    """A range of batch sizes without those that come to the same full batch as a smaller one."""
+    if isinstance(entry, Int) and entry.low < num_rows < entry.high:
+        return Int(entry.low, num_rows, entry.log)
+    if not isinstance(entry, Categorical) or not all(type(c) is int for c in entry.choices):
+        return entry
+    full = min((choice for choice in entry.choices if choice >= num_rows), default=None)
+    return Categorical(tuple(c for c in entry.choices if c < num_rows or c == full))
