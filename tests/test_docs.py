@@ -376,7 +376,7 @@ def test_keys_of_a_group(group: str, section: Any, settled: dict[str, Any]) -> N
 def test_keys_of_a_config() -> None:
     found = tables("optuna_workflow")
     told = column(found["Configuration/key"])
-    plan = ["problems", "methods", "optuna", "reference", "search_space"]
+    plan = ["problems", "methods", "optuna", "reference", "search_space", "plugin"]
     assert told == [*plan, "artifacts_dir", "results_dir"]
     llc = {row[0].strip("`"): row[2] for row in found["The config of `parsl-llc/key"]}
     assert set(llc) == {"samplers", "llc"}
