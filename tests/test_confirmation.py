@@ -28,7 +28,7 @@ RUN_TRIAL = "lambda_hat.runners.run_method:run_method_trial"
 class Study:
     """A study whose best trial gave 5.0 against a reference of 5.0."""
 
-    problem, method = PROBLEM, "vi"
+    problem, method, plugin = PROBLEM, "vi", None
 
     def __init__(self) -> None:
         self.progress = StudyProgress()
