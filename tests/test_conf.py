@@ -8,13 +8,12 @@ import pytest
 
 from lambda_hat.conf import ConfigError, compose_problem, compose_reference, compose_sampler
 from lambda_hat.conf.distributions import INPUTS, NOISES
+from lambda_hat.conf.families import FAMILIES, MLPConfig
 from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import (
-    FAMILIES,
     TEACHERS,
     DataConfig,
-    MLPConfig,
     PosteriorConfig,
     TrainingConfig,
 )

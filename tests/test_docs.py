@@ -21,10 +21,11 @@ import yaml
 import lambda_hat
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.distributions import INPUTS, NOISES
+from lambda_hat.conf.families import FAMILIES
 from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.resolve import _LOSS_DEFAULTS
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
-from lambda_hat.conf.schema import FAMILIES, PosteriorConfig, TrainingConfig
+from lambda_hat.conf.schema import PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical, Float, read_search_space
 from lambda_hat.entrypoints import command, parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.settings import (

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lambda_hat.conf import compose_problem
-from lambda_hat.problem.build import build_problem
+from lambda_hat.problem import build_problem
 from lambda_hat.problem.forms import NetworkForm
-from lambda_hat.problem.moments import moments
 from lambda_hat.problem.problem import Problem
 from lambda_hat.target import loss
 
@@ -29,7 +28,7 @@ def test_the_mean_loss_of_a_linear_network(kind, sizes, bias):
     w = np.random.default_rng(1).normal(size=count)
     with jax.enable_x64(True):
         by_rows = lambda w: jnp.mean(form.losses(w, data))  # noqa: E731
-        by_moments = lambda w: moments(form, data).mean_loss(form, w)  # noqa: E731
+        by_moments = lambda w: form.statistics(data).mean_loss(form, w)  # noqa: E731
         expected, found = (jax.value_and_grad(f)(jnp.asarray(w)) for f in (by_rows, by_moments))
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-12)
     assert np.asarray(found[1]) == pytest.approx(np.asarray(expected[1]), rel=1e-9, abs=1e-12)
@@ -40,7 +39,7 @@ def test_inputs_that_depend_on_each_other_have_moments_too():
     data["x"] = np.column_stack([data["x"], data["x"][:, 0] - data["x"][:, 1]])
     w = np.random.default_rng(1).normal(size=8)
     with jax.enable_x64(True):
-        found = moments(form, data).mean_loss(form, jnp.asarray(w))
+        found = form.statistics(data).mean_loss(form, jnp.asarray(w))
         expected = jnp.mean(form.losses(jnp.asarray(w), data))
     assert float(found) == pytest.approx(float(expected), rel=1e-12)
 
@@ -49,7 +48,7 @@ def test_inputs_that_depend_on_each_other_have_moments_too():
     ("activation", "kind"), [("relu", "mse"), ("identity", "student_t_nll"), ("tanh", "mse")]
 )
 def test_other_losses_need_their_rows(activation, kind):
-    assert moments(NetworkForm((3, 2, 1), True, activation, kind), rows(3, 1)) is None
+    assert NetworkForm((3, 2, 1), True, activation, kind).statistics(rows(3, 1)) is None
 
 
 def test_a_drawn_deep_linear_target_uses_its_moments():

@@ -21,13 +21,13 @@ from lambda_hat.conf.distributions import INPUTS, NOISES
 from lambda_hat.problem import (
     ProblemRefused,
     TrainingUnfinished,
+    build_problem,
     load_or_build,
     store,
     training_until,
 )
-from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.data import draw_inputs, draw_noise, stream
-from lambda_hat.problem.forms import make_form
+from lambda_hat.problem.families import make_form
 from lambda_hat.problem.network import draw_teacher, draw_weights, predict
 from lambda_hat.store import Store
 from lambda_hat.target import loss as target_loss

@@ -20,12 +20,10 @@ import pytest
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import Problem
+from lambda_hat.problem import Problem, build_problem, llc_exact
 from lambda_hat.problem import store as problem_store
-from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.problem import make_problem
 from lambda_hat.references import annealing, gates, hmc, smc
-from lambda_hat.references.analytic import llc_exact
 from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import Gate, check_smc_gates
 from lambda_hat.references.hmc import sample_hmc

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.distributions import INPUTS, NOISES
+from lambda_hat.conf.families import FAMILIES
 from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
-from lambda_hat.conf.schema import FAMILIES, TEACHERS, DataConfig, PosteriorConfig, TrainingConfig
+from lambda_hat.conf.schema import TEACHERS, DataConfig, PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.entrypoints.settings import ConvergenceSection, LLCSection, OptunaSection
 

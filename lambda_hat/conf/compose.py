@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from lambda_hat.conf.checks import (
@@ -15,15 +15,14 @@ from lambda_hat.conf.checks import (
     unknown_name,
 )
 from lambda_hat.conf.distributions import INPUTS, NOISES
+from lambda_hat.conf.families import FAMILIES, ModelConfig
+from lambda_hat.conf.networks import resolve_widths
 from lambda_hat.conf.presets import preset_names, problem_presets
-from lambda_hat.conf.resolve import check_problem, resolve_widths, settle_posterior
+from lambda_hat.conf.resolve import check_problem, settle_posterior
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig
 from lambda_hat.conf.schema import (
-    FAMILIES,
     TEACHERS,
-    Activation,
     DataConfig,
-    DeepLinearConfig,
     MLPTeacher,
     PosteriorConfig,
     ProblemConfig,
@@ -36,25 +35,6 @@ DEFAULT_PRESETS = {
     "teacher": "_null",
     "training": "default",
     "posterior": "default",
-}
-
-
-@dataclass(frozen=True)
-class _Acts:
-    """Which groups and keys a family listens to."""
-
-    data: tuple[str, ...] = ("n", "input", "noise")
-    teacher: bool = False
-    training: bool = False
-    losses: tuple[str, ...] = ()
-
-
-_GAUSSIAN = ("mse", "gaussian_nll")
-_ACTS = {
-    "mlp": _Acts(teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll")),
-    "linear": _Acts(teacher=True, losses=_GAUSSIAN),
-    "deep_linear": _Acts(losses=_GAUSSIAN),
-    "without data": _Acts(data=("n",)),
 }
 
 
@@ -126,14 +106,12 @@ def check_reference(reference: ReferenceConfig, problem: ProblemConfig, *, where
     Raises:
         ConfigError: It cannot.
     """
-    model = problem.model
-    deep = isinstance(model, DeepLinearConfig) and len(model.widths) > 2
-    if reference.method == "gibbs" and not deep:
+    if reference.method == "gibbs" and not problem.model.has_layers_to_draw:
         raise ConfigError(
             [
                 "`method: gibbs` must have linear networks with hidden layers (model deep_linear), "
-                f"which it draws layer by layer, but got a {model.family} model ({where}). Choose "
-                "hmc, smc or both."
+                f"which it draws layer by layer, but got a {problem.model.family} model ({where}). "
+                "Choose hmc, smc or both."
             ]
         )
 
@@ -156,12 +134,11 @@ def _build(
         faults.append(f"`seed` must be a whole number >= 0, but got seed={seed!r} ({where}).")
     if model is None:
         return None
-    model = resolve_widths(model, over["model"], place["model"], faults)
-    acts = _ACTS["without data" if _without_data(model) else model.family]
-    data = _read_data(acts, *layers["data"], place["data"], model, faults)
-    teacher = _read_teacher(acts, names, layers["teacher"], place["teacher"], model, faults)
-    training = _read_training(acts, names, layers["training"], place["training"], model, faults)
-    posterior = _read_posterior(acts, *layers["posterior"], place["posterior"], model, faults)
+    model = model.resolved(over["model"], place["model"], faults)
+    data = _read_data(*layers["data"], place["data"], model, faults)
+    teacher = _read_teacher(names, layers["teacher"], place["teacher"], model, faults)
+    training = _read_training(names, layers["training"], place["training"], model, faults)
+    posterior = _read_posterior(*layers["posterior"], place["posterior"], model, faults)
     if faults or data is None or posterior is None:
         return None
     if training is not None and (training.batch_size or 0) >= data.n:
@@ -169,12 +146,6 @@ def _build(
     config = ProblemConfig(model, data, teacher, training, posterior, int(seed))  # type: ignore
     check_problem(config, where, faults)
     return config
-
-
-def _without_data(model: Any) -> bool:
-    return model.family in ("quadratic", "normal_crossing") or bool(
-        getattr(model, "population", False)
-    )
 
 
 def _read_kind(
@@ -193,12 +164,12 @@ def _read_kind(
 
 
 def _read_data(
-    acts: _Acts, preset: Mapping, over: Mapping, where: str, model: Any, faults: list[str]
+    preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
 ) -> DataConfig | None:
     check_keys(over, [f.name for f in fields(DataConfig)], where, faults)
     values: dict[str, Any] = {"n": over.get("n", preset.get("n"))}
     for key, registry in (("input", INPUTS), ("noise", NOISES)):
-        if key in acts.data:
+        if key in model.acts.data:
             given = check_mapping(over.get(key), f"{where}.{key}", faults)
             base = preset.get(key) or {}
             values[key] = _read_kind(registry, "kind", base, given, f"{where}.{key}", faults)
@@ -209,39 +180,37 @@ def _read_data(
 
 
 def _read_teacher(
-    acts: _Acts, names: dict, layers: tuple, where: str, model: Any, faults: list[str]
+    names: dict, layers: tuple, where: str, model: Any, faults: list[str]
 ) -> MLPTeacher | None:
     preset, over = layers
-    if not acts.teacher:
+    if not model.acts.teacher:
         _refuse_group("teacher", names, over, where, model, faults)
         return None
     teacher = _read_kind(TEACHERS, "kind", preset, over, where, faults)
     if isinstance(teacher, MLPTeacher):
-        sizes = (model.in_dim, getattr(model, "out_dim", 1))
-        return resolve_widths(teacher, over, where, faults, sizes=sizes)
-    widths = getattr(model, "widths", ()) or ()
-    activation: Activation = getattr(model, "activation", "identity")
-    return MLPTeacher("mlp", None, widths, None, activation, model.bias)
+        ends = (model.sizes[0], model.sizes[-1])
+        return resolve_widths(teacher, ends, over, where, faults)
+    return MLPTeacher("mlp", None, model.sizes[1:-1], None, model.activation, model.bias)
 
 
 def _read_training(
-    acts: _Acts, names: dict, layers: tuple, where: str, model: Any, faults: list[str]
+    names: dict, layers: tuple, where: str, model: Any, faults: list[str]
 ) -> TrainingConfig | None:
     preset, over = layers
-    if not acts.training:
+    if not model.acts.training:
         _refuse_group("training", names, over, where, model, faults)
         return None
     training = read(TrainingConfig, {**preset, **over}, where, faults)
-    if training is None or training.restarts is not None or model.widths is None:
+    if training is None or training.restarts is not None:
         return training
     d = model.num_params
     return replace(training, restarts=32 if d <= 200 else 8 if d <= 2000 else 2)
 
 
 def _read_posterior(
-    acts: _Acts, preset: Mapping, over: Mapping, where: str, model: Any, faults: list[str]
+    preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
 ) -> PosteriorConfig | None:
-    if not acts.losses:
+    if not model.acts.losses:
         idle = ("loss", "noise_scale", "df")
         faults += [_idle(f"`{key}`", model, where) for key in idle if key in over]
         kept = {key: value for key, value in {**preset, **over}.items() if key not in idle}
@@ -249,7 +218,7 @@ def _read_posterior(
     posterior = read(PosteriorConfig, {**preset, **over}, where, faults)
     if posterior is None:
         return None
-    return settle_posterior(posterior, over, acts.losses, model, where, faults)
+    return settle_posterior(posterior, over, model, where, faults)
 
 
 def _refuse_group(
@@ -262,6 +231,5 @@ def _refuse_group(
         faults.append(_idle(preset, model, where.replace(".overrides", "")))
 
 
-def _idle(what: str, model: Any, where: str) -> str:
-    family = model.family + (" with population: true" if getattr(model, "population", 0) else "")
-    return f"{what} must be left out, since it cannot act on a {family} model ({where})."
+def _idle(what: str, model: ModelConfig, where: str) -> str:
+    return f"{what} must be left out, since it cannot act on a {model.title} model ({where})."

@@ -13,83 +13,13 @@ from typing import Any, Literal
 
 from lambda_hat.conf.checks import ConfigError, bounded
 from lambda_hat.conf.distributions import InputConfig, NoiseConfig
+from lambda_hat.conf.networks import Activation
 from lambda_hat.store import content_id
 
-__all__ = ["SCHEMA", "ConfigError", "ProblemConfig", "num_mlp_params"]
+__all__ = ["SCHEMA", "ConfigError", "ProblemConfig"]
 
 SCHEMA = 1
 """Part of every pid; raised when the same configuration comes to mean another problem."""
-
-Activation = Literal["relu", "tanh", "gelu", "identity"]
-
-
-@dataclass(frozen=True)
-class MLPConfig:
-    """A fully connected network."""
-
-    family: Literal["mlp"]
-    in_dim: int = bounded(least=1)
-    out_dim: int = bounded(1, least=1)
-    depth: int | None = bounded(None, least=1)
-    """Hidden layers; None once composed, since `widths` say it."""
-    widths: tuple[int, ...] | None = bounded(None, least=1)
-    """Width of each hidden layer; null infers equal widths from `target_params`."""
-    target_params: int | None = bounded(None, least=1)
-    """Number of parameters to come near; null once composed."""
-    activation: Activation = "relu"
-    bias: bool = True
-
-    @property
-    def num_params(self) -> int:
-        """Number of parameters, once `widths` are known."""
-        return num_mlp_params((self.in_dim, *(self.widths or ()), self.out_dim), bias=self.bias)
-
-
-@dataclass(frozen=True)
-class LinearConfig:
-    """Linear regression with one output."""
-
-    family: Literal["linear"]
-    in_dim: int = bounded(least=1)
-    bias: bool = True
-
-
-@dataclass(frozen=True)
-class QuadraticConfig:
-    """L = 1/2 sum_i h_i w_i^2."""
-
-    family: Literal["quadratic"]
-    curvature: tuple[float, ...] = bounded(least=0, do="A minimum curves upwards.")
-
-
-@dataclass(frozen=True)
-class NormalCrossingConfig:
-    """L = prod_i w_i^(2 k_i)."""
-
-    family: Literal["normal_crossing"]
-    powers: tuple[int, ...] = bounded(least=1, do="Leave out directions with no power.")
-
-
-@dataclass(frozen=True)
-class DeepLinearConfig:
-    """A network of linear layers W_L .. W_1 and a true product W* of a given rank."""
-
-    family: Literal["deep_linear"]
-    widths: tuple[int, ...] = bounded(least=1)
-    """H_1 (inputs), .., H_{L+1} (outputs)."""
-    rank: int = bounded(least=0)
-    population: bool = False
-    """True is L = 1/2 |W_L .. W_1 - W*|^2, without data."""
-
-
-ModelConfig = MLPConfig | LinearConfig | QuadraticConfig | NormalCrossingConfig | DeepLinearConfig
-FAMILIES: dict[str, type] = {
-    "mlp": MLPConfig,
-    "linear": LinearConfig,
-    "quadratic": QuadraticConfig,
-    "normal_crossing": NormalCrossingConfig,
-    "deep_linear": DeepLinearConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -160,7 +90,8 @@ class PosteriorConfig:
 class ProblemConfig:
     """One problem, whole: everything that defines w*, the data and the estimand."""
 
-    model: ModelConfig
+    model: Any
+    """One of the classes of `FAMILIES`."""
     data: DataConfig
     teacher: MLPTeacher | None
     training: TrainingConfig | None
@@ -192,8 +123,3 @@ def _plain(value: Any) -> Any:
         items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: _plain(item) for name, item in items if item is not None}
     return list(value) if isinstance(value, tuple) else value
-
-
-def num_mlp_params(sizes: tuple[int, ...], *, bias: bool) -> int:
-    """Number of parameters of a network with these layer sizes, inputs and outputs included."""
-    return sum(b * (a + bias) for a, b in zip(sizes[:-1], sizes[1:], strict=True))

@@ -1,7 +1,17 @@
 """Config -> Problem: data, loss and a trained minimum, stored under the problem's address."""
 
 from lambda_hat.problem.deadline import TrainingUnfinished, training_until
+from lambda_hat.problem.families import build_problem, llc_exact, rlct
 from lambda_hat.problem.problem import Problem, ProblemRefused
 from lambda_hat.problem.store import load_or_build
 
-__all__ = ["Problem", "ProblemRefused", "TrainingUnfinished", "load_or_build", "training_until"]
+__all__ = [
+    "Problem",
+    "ProblemRefused",
+    "TrainingUnfinished",
+    "build_problem",
+    "llc_exact",
+    "load_or_build",
+    "rlct",
+    "training_until",
+]

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lambda_hat.problem.forms import NetworkForm
-from lambda_hat.target import hessian_vector_product, mean_loss
+from lambda_hat.target import Form, hessian_vector_product, mean_loss
 
 EXACT_MAX_DIM = 600
 """Up to this dimension the Hessian is a matrix."""
@@ -80,7 +79,7 @@ class Curvature:
 
 
 def measure_curvature(
-    form: NetworkForm,
+    form: Form,
     arrays: dict,
     w: Array,
     *,
@@ -103,9 +102,7 @@ def measure_curvature(
     return Curvature(np.sort(ritz.ravel()), None, laplace, nbeta, ridge, d)
 
 
-def shift_bias(
-    form: NetworkForm, arrays: dict, w: Array, curvature: Curvature, grad: Vector
-) -> float:
+def shift_bias(form: Form, arrays: dict, w: Array, curvature: Curvature, grad: Vector) -> float:
     """nbeta * 1/2 g^T (H + gamma/nbeta)^-1 g; an upper bound for large problems.
 
     The bound is exact conjugate gradients plus what their residual leaves open, and holds where H
@@ -118,23 +115,23 @@ def shift_bias(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def gradient(form: NetworkForm, arrays: dict, w: Array) -> Array:
+def gradient(form: Form, arrays: dict, w: Array) -> Array:
     """The gradient of L_n at `w`."""
     return jax.grad(lambda w: mean_loss(form, arrays, w))(w)
 
 
-def _times_hessian(form: NetworkForm, arrays: dict, w: Array, vector: Array) -> Array:
+def _times_hessian(form: Form, arrays: dict, w: Array, vector: Array) -> Array:
     return hessian_vector_product(lambda w: mean_loss(form, arrays, w), w, vector)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _hessian(form: NetworkForm, arrays: dict, w: Array) -> Array:
+def _hessian(form: Form, arrays: dict, w: Array) -> Array:
     rows = jax.lax.map(lambda e: _times_hessian(form, arrays, w, e), jnp.eye(w.shape[0]))
     return (rows + rows.T) / 2
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _solved(form: NetworkForm, arrays: dict, w: Array, grad: Array, ridge: Array) -> Array:
+def _solved(form: Form, arrays: dict, w: Array, grad: Array, ridge: Array) -> Array:
     """An upper bound of g^T (H + ridge)^-1 g."""
 
     def damped(vector: Array) -> Array:
@@ -146,7 +143,7 @@ def _solved(form: NetworkForm, arrays: dict, w: Array, grad: Array, ridge: Array
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _tridiagonal(form: NetworkForm, arrays: dict, w: Array, probe: Array) -> tuple[Array, Array]:
+def _tridiagonal(form: Form, arrays: dict, w: Array, probe: Array) -> tuple[Array, Array]:
     """Lanczos coefficients of the Hessian from a unit vector, fully reorthogonalised."""
 
     def step(k: Array, carry: Any) -> Any:
@@ -165,7 +162,7 @@ def _tridiagonal(form: NetworkForm, arrays: dict, w: Array, probe: Array) -> tup
 
 
 def _lanczos(
-    form: NetworkForm, arrays: dict, w: Array, probes: np.ndarray
+    form: Form, arrays: dict, w: Array, probes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ritz values and quadrature weights of each probe (stochastic Lanczos quadrature)."""
     values, weights = [], []

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lambda_hat.conf.distributions import InputConfig, NoiseConfig
+from lambda_hat.conf.schema import ProblemConfig
 
 STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
 """Each has a generator of its own, so that one setting never moves another's draws."""
@@ -15,6 +16,20 @@ STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
 def stream(seed: int, name: str) -> np.random.Generator:
     """The generator of one of `STREAMS`."""
     return np.random.Generator(np.random.PCG64([seed, STREAMS.index(name)]))
+
+
+def inputs_of(config: ProblemConfig, dim: int) -> np.ndarray:
+    """The problem's inputs [n, dim]."""
+    if config.data.input is None:
+        raise TypeError(f"A {config.model.title} model draws no data.")
+    return draw_inputs(stream(config.seed, "inputs"), config.data.input, config.data.n, dim)
+
+
+def noisy(config: ProblemConfig, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The labels y [n, out] of the inputs x, with the problem's label noise."""
+    if config.data.noise is None:
+        raise TypeError(f"A {config.model.title} model draws no data.")
+    return y + draw_noise(stream(config.seed, "noise"), config.data.noise, x, y.shape[1])
 
 
 def draw_inputs(rng: np.random.Generator, inputs: InputConfig, n: int, dim: int) -> np.ndarray:

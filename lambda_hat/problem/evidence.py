@@ -17,12 +17,12 @@ import numpy as np
 from jaxtyping import Array
 
 from lambda_hat.problem.curvature import Curvature, gradient, shift_bias
-from lambda_hat.problem.forms import NetworkForm
+from lambda_hat.problem.forms import ProblemForm
 from lambda_hat.problem.kinks import escape_gain, kink_shift_bias
 
 
 def gather_evidence(
-    form: NetworkForm,
+    form: ProblemForm,
     arrays: dict,
     w: Array,
     curvature: Curvature,

@@ -1,4 +1,4 @@
-"""Problem -> loss: the program that computes L_n for each family of models.
+"""Problem -> loss: what a program that computes L_n must give, and the program of a network.
 
 A form is static (hashable, no arrays); parameters are one flat vector `w`, data an argument.
 """
@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from lambda_hat.conf.schema import Activation, ProblemConfig
+from lambda_hat.conf.families import NetworkConfig
+from lambda_hat.conf.networks import Activation
+from lambda_hat.conf.schema import PosteriorConfig
+from lambda_hat.problem.moments import Moments, ProductLoss, moments
+from lambda_hat.target import Form, Statistics
 
 _ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -23,8 +28,34 @@ _ACTIVATIONS = {
 }
 
 
+class ProblemForm(Form, Protocol):
+    """A loss whose minimum can be looked for; a class of its own derives from this one."""
+
+    @property
+    def has_kinks(self) -> bool:
+        """Whether the loss is only piecewise smooth, so that a minimum may sit on a kink."""
+        return False
+
+    def statistics(self, data: Any) -> Statistics | None:
+        """All that the mean loss needs of the rows of `data`, where that is less than the rows."""
+        return None
+
+    def product_loss(self, data: Any) -> ProductLoss | None:
+        """The loss as a function of the product of the layers, where it is quadratic in that."""
+        return None
+
+
+class PopulationForm(ProblemForm):
+    """A loss without rows."""
+
+    @property
+    def has_rows(self) -> bool:
+        """No batch is smaller than the whole."""
+        return False
+
+
 @dataclass(frozen=True)
-class NetworkForm:
+class NetworkForm(ProblemForm):
     """A fully connected network with a regression loss; no hidden layer is linear regression.
 
     The parameters are, layer after layer, the weights [out, in] row by row, then the biases.
@@ -46,7 +77,7 @@ class NetworkForm:
 
     @property
     def has_kinks(self) -> bool:
-        """Whether the loss is only piecewise smooth, so that a minimum may sit on a kink."""
+        """Where a hidden unit can be off."""
         return self.activation == "relu" and len(self.sizes) > 2
 
     def predict(
@@ -77,70 +108,26 @@ class NetworkForm:
         norm = math.lgamma(df / 2) - math.lgamma((df + 1) / 2) + 0.5 * math.log(df * math.pi)
         return jnp.sum(0.5 * (df + 1) * jnp.log1p(z**2 / df) + norm + math.log(scale), axis=1)
 
+    @property
+    def _is_squared_and_linear(self) -> bool:
+        linear = self.activation == "identity" or len(self.sizes) == 2
+        return linear and self.loss in ("mse", "gaussian_nll")
 
-@dataclass(frozen=True)
-class QuadraticForm:
-    """L = 1/2 sum_i h_i w_i^2; data {curvature [1, d]}."""
+    def statistics(self, data: dict[str, np.ndarray]) -> Moments | None:
+        """A network without activation is an affine map; its squared residuals have moments."""
+        return moments(data) if self._is_squared_and_linear else None
 
-    has_rows = False
-    has_kinks = False
-
-    def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " 1"]:
-        """The one population loss."""
-        return 0.5 * data["curvature"] @ w**2
-
-
-@dataclass(frozen=True)
-class NormalCrossingForm:
-    """L = prod_i w_i^(2 k_i); no data."""
-
-    powers: tuple[int, ...]
-
-    has_rows = False
-    has_kinks = False
-
-    def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " 1"]:
-        """The one population loss."""
-        factors = [w[i] ** (2 * power) for i, power in enumerate(self.powers)]
-        return jnp.prod(jnp.stack(factors), keepdims=True)
+    def product_loss(self, data: dict[str, np.ndarray]) -> ProductLoss | None:
+        """Without biases, that map is the product of the layers."""
+        if self.bias or not self._is_squared_and_linear:
+            return None
+        scale = 1.0 / self.sizes[-1] if self.loss == "mse" else 0.5 / self.noise_scale**2
+        x, y = data["x"], data["y"]
+        fit = np.linalg.lstsq(x, y, rcond=None)[0].T
+        return ProductLoss(self.sizes, scale, fit, x.T @ x / len(x))
 
 
-@dataclass(frozen=True)
-class DeepLinearForm:
-    """L = 1/2 |W_L .. W_1 - W*|^2; data {product [1, H_{L+1}, H_1]}, layers as in NetworkForm."""
-
-    widths: tuple[int, ...]
-
-    has_rows = False
-    has_kinks = False
-
-    def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " 1"]:
-        """The one population loss."""
-        network = NetworkForm(self.widths, False, "identity", "mse")
-        product = network.predict(w, jnp.eye(self.widths[0], dtype=w.dtype)).T
-        return 0.5 * jnp.sum((product - data["product"]) ** 2, axis=(1, 2))
-
-
-ProblemForm = NetworkForm | QuadraticForm | NormalCrossingForm | DeepLinearForm
-
-
-def make_form(config: ProblemConfig) -> ProblemForm:
-    """The form of a problem's family."""
-    model = config.model
-    if model.family == "quadratic":
-        return QuadraticForm()
-    if model.family == "normal_crossing":
-        return NormalCrossingForm(model.powers)
-    if model.family == "deep_linear" and model.population:
-        return DeepLinearForm(model.widths)
-    loss = {
-        "loss": config.posterior.loss or "mse",
-        "noise_scale": config.posterior.noise_scale or 1.0,
-        "df": config.posterior.df or 1.0,
-    }
-    if model.family == "deep_linear":
-        return NetworkForm(model.widths, False, "identity", **loss)
-    if model.family == "linear":
-        return NetworkForm((model.in_dim, 1), model.bias, "identity", **loss)
-    sizes = (model.in_dim, *(model.widths or ()), model.out_dim)
-    return NetworkForm(sizes, model.bias, model.activation, **loss)
+def network_form(model: NetworkConfig, posterior: PosteriorConfig) -> NetworkForm:
+    """The form of a network under the loss of `posterior`."""
+    loss, scale, df = posterior.loss or "mse", posterior.noise_scale or 1.0, posterior.df or 1.0
+    return NetworkForm(model.sizes, model.bias, model.activation, loss, scale, df)

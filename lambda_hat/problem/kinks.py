@@ -18,8 +18,8 @@ from scipy.optimize import nnls
 
 from lambda_hat.problem.curvature import Curvature, gradient, measure_curvature, shift_bias
 from lambda_hat.problem.deadline import check_deadline
-from lambda_hat.problem.forms import NetworkForm
-from lambda_hat.target import mean_loss
+from lambda_hat.problem.forms import ProblemForm
+from lambda_hat.target import Form, mean_loss
 
 _DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 _RADII = (1e-4, 1e-6, 1e-8)
@@ -30,7 +30,7 @@ Vector = Float[np.ndarray, " d"]
 
 
 def kink_shift_bias(
-    form: NetworkForm,
+    form: Form,
     arrays: dict,
     w: Array,
     curvature: Curvature,
@@ -42,7 +42,7 @@ def kink_shift_bias(
 
 
 def settle(
-    form: NetworkForm,
+    form: ProblemForm,
     arrays: dict,
     w: Array,
     rng: np.random.Generator,
@@ -77,7 +77,7 @@ def settle(
     return w
 
 
-def escape_gain(form: NetworkForm, arrays: dict, w: Array, curvature: Curvature) -> float:
+def escape_gain(form: Form, arrays: dict, w: Array, curvature: Curvature) -> float:
     """By how many LLC units the loss falls from `w` along its most negative curvature.
 
     None of it where a kink is in the way.
@@ -87,7 +87,7 @@ def escape_gain(form: NetworkForm, arrays: dict, w: Array, curvature: Curvature)
 
 
 def _best_move(
-    form: NetworkForm, arrays: dict, w: Array, value: float, directions: np.ndarray
+    form: Form, arrays: dict, w: Array, value: float, directions: np.ndarray
 ) -> tuple[Array, float]:
     """The lowest point on rays [k, d] from `w`, and how much lower than `value` it is."""
     if not len(directions):
@@ -100,7 +100,7 @@ def _best_move(
 
 
 def _sampled_gradient(
-    form: NetworkForm,
+    form: Form,
     arrays: dict,
     w: Array,
     curvature: Curvature,
@@ -123,15 +123,15 @@ def _sampled_gradient(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _gradients(form: NetworkForm, arrays: dict, points: Array) -> Array:
+def _gradients(form: Form, arrays: dict, points: Array) -> Array:
     return jax.lax.map(lambda w: gradient(form, arrays, w), points)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _losses(form: NetworkForm, arrays: dict, points: Array) -> Array:
+def _losses(form: Form, arrays: dict, points: Array) -> Array:
     return jax.lax.map(lambda w: _loss(form, arrays, w), points)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _loss(form: NetworkForm, arrays: dict, w: Array) -> Array:
+def _loss(form: Form, arrays: dict, w: Array) -> Array:
     return mean_loss(form, arrays, w)

@@ -14,10 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lambda_hat.problem.forms import NetworkForm, ProblemForm
-
-SQUARED = ("mse", "gaussian_nll")
-
 
 class Moments(NamedTuple):
     """Second moments of rows (x, y), around the affine map that fits them best."""
@@ -42,12 +38,18 @@ class Moments(NamedTuple):
         return jnp.sum(0.5 * squares / scale**2 + math.log(scale * math.sqrt(2 * math.pi)))
 
 
-def moments(form: ProblemForm, data: dict[str, np.ndarray]) -> Moments | None:
-    """The moments of a linear network's data; None for a form whose loss needs the rows."""
-    if not isinstance(form, NetworkForm) or form.loss not in SQUARED:
-        return None
-    if form.activation != "identity" and len(form.sizes) > 2:
-        return None
+class ProductLoss(NamedTuple):
+    """A loss that is scale tr (P - fit) gram (P - fit)' up to a constant, P = W_L .. W_1."""
+
+    widths: tuple[int, ...]
+    """Inputs, hidden units, outputs."""
+    scale: float
+    fit: Float[np.ndarray, "out in"]
+    gram: Float[np.ndarray, "in in"]
+
+
+def moments(data: dict[str, np.ndarray]) -> Moments:
+    """The moments of rows {x, y}."""
     x, y = data["x"], data["y"]
     design = np.column_stack([x, np.ones(len(x))])
     fit = np.linalg.lstsq(design, y, rcond=None)[0].T

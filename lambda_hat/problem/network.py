@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lambda_hat.conf.schema import Activation
+from lambda_hat.conf.families import NetworkConfig
+from lambda_hat.conf.networks import Activation
+from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.problem.data import inputs_of, noisy, stream
 
 _GAIN = {"relu": 2.0, "gelu": 2.0, "tanh": 25 / 9, "identity": 1.0}
 _BIAS_SCALE = 0.25
@@ -40,6 +43,17 @@ def predict(
         x = _activate(activation, x) if layer < last else x
         start = stop + fan_out * bias
     return x
+
+
+def taught_rows(config: ProblemConfig, model: NetworkConfig) -> tuple[dict, Vector]:
+    """Rows {x [n, in], y [n, out]} labelled by a problem's teacher with noise, and its weights."""
+    x, teacher = inputs_of(config, model.sizes[0]), config.teacher
+    if teacher is None:
+        raise TypeError(f"A {config.model.title} model has no teacher.")
+    truth = draw_teacher(stream(config.seed, "teacher"), teacher, x, model.sizes[-1])
+    sizes = (model.sizes[0], *(teacher.widths or ()), model.sizes[-1])
+    y = predict(truth, x, sizes, bias=teacher.bias, activation=teacher.activation)
+    return {"x": x, "y": noisy(config, x, y)}, truth
 
 
 def draw_teacher(rng: np.random.Generator, teacher: Any, x: np.ndarray, out_dim: int) -> Vector:

@@ -13,14 +13,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.forms import ProblemForm, make_form
-from lambda_hat.problem.moments import moments
+from lambda_hat.problem.families import make_form
+from lambda_hat.problem.forms import ProblemForm
 from lambda_hat.store import digest_bytes
 from lambda_hat.target import Target, make_target, mean_loss
 
 
 class ProblemRefused(ValueError):
     """No minimum was found that is one; the text says by how much it fails and what to change."""
+
+
+EXACT = {"status": "exact", "reasons": []}
+"""Evidence for a minimum in closed form; its gradient is measured all the same."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Problem:
             n=self.config.data.n,
             init_loss=self.init_loss,
             dtype=dtype,
-            statistics=moments(self.form, self.data),
+            statistics=self.form.statistics(self.data),
         )
 
 

@@ -20,9 +20,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.build import build_problem
 from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
-from lambda_hat.problem.forms import make_form
+from lambda_hat.problem.families import build_problem, make_form
 from lambda_hat.problem.problem import Problem, ProblemRefused
 from lambda_hat.store import digest_bytes, is_disk_fault, quarantine, write_bytes
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,10 +18,9 @@ from lambda_hat.problem.data import stream
 from lambda_hat.problem.deadline import check_deadline, pieces
 from lambda_hat.problem.descent import Descent, begin, go_on
 from lambda_hat.problem.evidence import gather_evidence
-from lambda_hat.problem.forms import NetworkForm, make_form
+from lambda_hat.problem.forms import ProblemForm
 from lambda_hat.problem.kinks import settle
-from lambda_hat.problem.network import draw_weights
-from lambda_hat.target import mean_loss
+from lambda_hat.target import Form, mean_loss
 
 _SETTLE_ROUNDS = 200
 _POLISHED_MOST = 16
@@ -35,13 +34,20 @@ Points = Float[Array, "restarts d"]
 
 
 def train(
-    config: ProblemConfig, data: dict[str, np.ndarray], *, start: Vector | None
+    config: ProblemConfig,
+    form: ProblemForm,
+    data: dict[str, np.ndarray],
+    *,
+    draw: Callable[[np.random.Generator], Vector],
+    start: Vector | None,
 ) -> tuple[Vector, dict[str, Any]]:
-    """Trains a network to a local minimum of its loss over all data, in float64.
+    """Trains to a local minimum of the mean loss over all data, in float64.
 
     Args:
-        config: A problem of the family `mlp`.
-        data: `{x, y}`.
+        config: A problem of a family that listens to `training`.
+        form: Its loss.
+        data: The rows of `form`.
+        draw: The initial point of a restart.
         start: The first restart's initial point (the teacher, where it has the student's
             architecture: its neighbourhood holds the lowest minimum known); None draws it.
 
@@ -51,12 +57,16 @@ def train(
     Raises:
         TrainingUnfinished: The deadline of the context passed first.
     """
-    form, training = make_form(config), config.training
-    if not isinstance(form, NetworkForm) or training is None:
-        raise TypeError(f"Only networks are trained, but got a {config.model.family} model.")
+    training = config.training
+    if training is None:
+        raise TypeError(f"A {config.model.title} model is not trained.")
+    rng = stream(config.seed, "init")
+    points = np.stack([draw(rng) for _ in range(training.restarts or 1)])
+    if start is not None:
+        points[0] = start
     with jax.enable_x64(True):
         arrays = jax.tree.map(jnp.asarray, data)
-        points = _adam_restarts(config, training, form, arrays, start)
+        points = _adam_restarts(config.seed, training, form, arrays, jnp.asarray(points))
         losses = np.asarray(_losses(form, arrays, points))
         rows = config.data.n * points.shape[1] * len(points)
         kept = max(1, min(_POLISHED_MOST, int(len(points) * min(1.0, _POLISHED_WORK / rows))))
@@ -78,20 +88,11 @@ def train(
 
 
 def _adam_restarts(
-    config: ProblemConfig,
-    training: TrainingConfig,
-    form: NetworkForm,
-    arrays: dict,
-    start: Vector | None,
+    seed: int, training: TrainingConfig, form: Form, arrays: dict, points: Points
 ) -> Points:
-    rng = stream(config.seed, "init")
-    kind = {"bias": form.bias, "activation": form.activation}
-    points = [draw_weights(rng, form.sizes, **kind) for _ in range(training.restarts or 1)]
-    points = points if start is None else [start, *points[1:]]
-    keys = jax.random.split(jax.random.key(config.seed), len(points))
+    keys = jax.random.split(jax.random.key(seed), len(points))
     steps, rate = jnp.asarray(training.steps), jnp.asarray(training.learning_rate)
-    start_of_all = jnp.asarray(np.stack(points))
-    carry = (start_of_all, jax.vmap(_ADAM.init)(start_of_all))
+    carry = (points, jax.vmap(_ADAM.init)(points))
     t = 0
     for stop in pieces(training.steps, f"steps of Adam from {len(points)} points"):
         until = (jnp.asarray(t), jnp.asarray(stop))
@@ -100,9 +101,9 @@ def _adam_restarts(
     return carry[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1))
 def _adam(
-    form: NetworkForm,
+    form: Form,
     batch: int | None,
     keys: PRNGKeyArray,
     carry: tuple[Points, Any],
@@ -119,8 +120,8 @@ def _adam(
     def loss(w: Array, key: PRNGKeyArray) -> Array:
         if batch is None:
             return mean_loss(form, arrays, w)
-        rows = jax.random.randint(key, (batch,), 0, arrays["x"].shape[0])
-        return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[rows], arrays)))
+        rows = jax.random.randint(key, (batch,), 0, jax.tree.leaves(arrays)[0].shape[0])
+        return mean_loss(form, jax.tree.map(lambda leaf: leaf[rows], arrays), w)
 
     def one(key: PRNGKeyArray, carry: tuple[Array, Any]) -> tuple[Array, Any]:
         def step(t: Array, carry: Any) -> Any:
@@ -135,27 +136,23 @@ def _adam(
     return jax.vmap(one)(keys, carry)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _losses(form: NetworkForm, arrays: dict, points: Points) -> Float[Array, " restarts"]:
+@partial(jax.jit, static_argnums=0)
+def _losses(form: Form, arrays: dict, points: Points) -> Float[Array, " restarts"]:
     return jax.lax.map(lambda w: mean_loss(form, arrays, w), points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _begin(form: NetworkForm, arrays: dict, points: Points) -> Descent:
-    return jax.vmap(lambda w: begin(_mean_loss(form, arrays), w))(points)
+@partial(jax.jit, static_argnums=0)
+def _begin(form: Form, arrays: dict, points: Points) -> Descent:
+    return jax.vmap(lambda w: begin(partial(mean_loss, form, arrays), w))(points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _go_on(form: NetworkForm, arrays: dict, descents: Descent, stop: Array) -> Descent:
-    return jax.vmap(lambda state: go_on(_mean_loss(form, arrays), state, stop))(descents)
-
-
-def _mean_loss(form: NetworkForm, arrays: dict) -> Callable[[Array], Array]:
-    return lambda w: mean_loss(form, arrays, w)
+@partial(jax.jit, static_argnums=0)
+def _go_on(form: Form, arrays: dict, descents: Descent, stop: Array) -> Descent:
+    return jax.vmap(lambda state: go_on(partial(mean_loss, form, arrays), state, stop))(descents)
 
 
 def _polish_best(
-    form: NetworkForm, arrays: dict, points: Points, training: TrainingConfig
+    form: Form, arrays: dict, points: Points, training: TrainingConfig
 ) -> tuple[Array, np.ndarray]:
     """The lowest of the polished points, and the loss of each."""
     descents = _begin(form, arrays, points)
@@ -168,7 +165,7 @@ def _polish_best(
 def _shake(
     config: ProblemConfig,
     training: TrainingConfig,
-    form: NetworkForm,
+    form: ProblemForm,
     arrays: dict,
     w: Array,
     num: int,

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 
 from lambda_hat.problem import Problem
-from lambda_hat.problem.forms import DeepLinearForm, NetworkForm
 
 Matrix = Float[np.ndarray, "out in"]
 
@@ -57,22 +56,15 @@ class Swept(NamedTuple):
 
 def read_model(problem: Problem) -> Model:
     """The problem as a quadratic function of the product of its layers."""
-    posterior, form = problem.config.posterior, problem.form
-    if isinstance(form, DeepLinearForm):
-        widths, scale = form.widths, 0.5
-        fit, gram = problem.data["product"][0], np.eye(widths[0])
-    elif isinstance(form, NetworkForm) and not form.bias and form.activation == "identity":
-        widths = form.sizes
-        scale = 1.0 / widths[-1] if form.loss == "mse" else 0.5 / form.noise_scale**2
-        x, y = problem.data["x"], problem.data["y"]
-        fit, gram = np.linalg.lstsq(x, y, rcond=None)[0].T, x.T @ x / len(x)
-    else:
-        raise TypeError(f"Gibbs sampling is for deep linear networks, but got {form}.")
+    loss, config = problem.form.product_loss(problem.data), problem.config
+    if loss is None:
+        raise TypeError(f"Gibbs sampling is for deep linear networks, but got {problem.form}.")
+    widths = loss.widths
     sizes = [a * b for a, b in zip(widths[:-1], widths[1:], strict=True)]
     parts = np.split(problem.w_star, np.cumsum(sizes)[:-1])
     shapes = zip(parts, widths[1:], widths[:-1], strict=True)
     centre = tuple(part.reshape(out, inputs) for part, out, inputs in shapes)
-    return Model(scale, fit, gram, centre, problem.config.nbeta, posterior.gamma)
+    return Model(loss.scale, loss.fit, loss.gram, centre, config.nbeta, config.posterior.gamma)
 
 
 class Chain:

@@ -13,8 +13,14 @@ from typing import Any
 from lambda_hat.conf import check_reference, compose_problem, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import Problem, ProblemRefused, TrainingUnfinished, training_until
-from lambda_hat.references.analytic import llc_exact, rlct
+from lambda_hat.problem import (
+    Problem,
+    ProblemRefused,
+    TrainingUnfinished,
+    llc_exact,
+    rlct,
+    training_until,
+)
 from lambda_hat.references.verdict import Verdict, sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, strict, versions
 from lambda_hat.store import is_disk_fault, read_or_quarantine, write_json

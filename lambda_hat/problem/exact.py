@@ -1,9 +1,4 @@
-"""Problem -> Reference: exact answers, at finite n and asymptotically, where they are known.
-
-`llc_exact` is the finite-n value of llc_hat under the tempered, tethered posterior: what a
-sampler can be scored on. `rlct` is its limit, the real log canonical threshold, which is far away
-where the multiplicity is above 1.
-"""
+"""Loss in closed form -> LLC: exact answers at finite n, and their limits."""
 
 from __future__ import annotations
 
@@ -14,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln, loggamma
 
-from lambda_hat.conf.schema import DeepLinearConfig, LinearConfig, ProblemConfig
-from lambda_hat.problem import Problem
+from lambda_hat.conf.schema import PosteriorConfig
 
 _MAX_EIGENVALUES = 7
 """Largest Wishart matrix whose eigenvalues are integrated over."""
@@ -23,37 +17,6 @@ _MAX_CONDITION = 1e7
 """Of the Pfaffian's matrix; a larger one leaves fewer than eight digits."""
 _STEP = 1e-20
 """Complex step, the derivative's only approximation."""
-
-
-def llc_exact(problem: Problem) -> float | None:
-    """The exact finite-n LLC of a problem, or None where it is not known."""
-    config, model = problem.config, problem.config.model
-    nbeta, gamma = config.nbeta, config.posterior.gamma
-    if model.family == "quadratic":
-        return quadratic_llc(np.asarray(model.curvature), nbeta, gamma)
-    if model.family == "normal_crossing":
-        dims = (1,) * len(model.powers)
-        return product_llc(nbeta, gamma, dims=dims, powers=model.powers)
-    if model.family == "linear":
-        return quadratic_llc(_regression_curvature(problem, bias=model.bias), nbeta, gamma)
-    if model.family == "deep_linear":
-        return _deep_linear_llc(problem, model)
-    return None
-
-
-def rlct(config: ProblemConfig) -> tuple[float, int] | None:
-    """The asymptotic coefficient and its multiplicity, or None where they are not known."""
-    model = config.model
-    if model.family == "quadratic":
-        return sum(h > 0 for h in model.curvature) / 2, 1
-    if isinstance(model, LinearConfig):
-        return (model.in_dim + model.bias) / 2, 1
-    if model.family == "normal_crossing":
-        highest = max(model.powers)
-        return 1 / (2 * highest), model.powers.count(highest)
-    if model.family == "deep_linear":
-        return aoyagi(model.widths, model.rank)
-    return None
 
 
 def quadratic_llc(curvature: np.ndarray, nbeta: float, gamma: float) -> float:
@@ -140,29 +103,12 @@ def aoyagi(widths: tuple[int, ...], rank: int) -> tuple[float, int]:
     return regular + singular, a * (ell - a) + 1
 
 
-def _deep_linear_llc(problem: Problem, model: DeepLinearConfig) -> float | None:
-    nbeta, gamma = problem.config.nbeta, problem.config.posterior.gamma
-    if len(model.widths) == 2:
-        if model.population:
-            return quadratic_llc(np.ones(model.widths[0] * model.widths[1]), nbeta, gamma)
-        return quadratic_llc(_regression_curvature(problem, bias=False), nbeta, gamma)
-    if not model.population or model.rank > 0:
-        return None
-    if set(model.widths[1:-1]) == {1}:  # |W_L .. W_1| is a product of the layers' norms.
-        dims = (model.widths[0], *(1,) * (len(model.widths) - 3), model.widths[-1])
-        return product_llc(nbeta, gamma, dims=dims, powers=(1,) * len(dims), scale=0.5)
-    if len(model.widths) == 3:
-        return two_layer_llc(model.widths, nbeta, gamma)
-    return None
-
-
-def _regression_curvature(problem: Problem, *, bias: bool) -> Float[np.ndarray, " d"]:
+def regression_curvature(
+    design: Float[np.ndarray, "n k"], outputs: int, posterior: PosteriorConfig
+) -> Float[np.ndarray, " d"]:
     """Eigenvalues of the Hessian of a linear regression: X'X/n times the loss's own factor."""
-    x, outputs = problem.data["x"], problem.data["y"].shape[1]
-    design = np.column_stack([x, np.ones(len(x))]) if bias else x
-    posterior = problem.config.posterior
     factor = 2 / outputs if posterior.loss == "mse" else 1 / (posterior.noise_scale or 1.0) ** 2
-    eigenvalues = np.linalg.svd(design, compute_uv=False) ** 2 / len(x)
+    eigenvalues = np.linalg.svd(design, compute_uv=False) ** 2 / len(design)
     return np.tile(factor * eigenvalues, outputs)
 
 

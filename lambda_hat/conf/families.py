@@ -1,0 +1,191 @@
+"""Name of a family -> its settings: the registry of model families.
+
+A family is one class here, its line in `FAMILIES`, a preset in `conf/model/`, and the module
+`lambda_hat.problem.families.<name>` with its numbers, which is imported where they are needed:
+these classes import no JAX, so that the command checks a user's settings before any worker starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from lambda_hat.conf.checks import bounded
+from lambda_hat.conf.networks import Activation, num_network_params, resolve_widths
+
+
+@dataclass(frozen=True)
+class Acts:
+    """Which groups and keys a family listens to; all others are refused."""
+
+    data: tuple[str, ...] = ("n",)
+    teacher: bool = False
+    training: bool = False
+    losses: tuple[str, ...] = ()
+    """Values of `posterior.loss`; none where the family is its own loss."""
+
+
+_ROWS = ("n", "input", "noise")
+_GAUSSIAN = ("mse", "gaussian_nll")
+_EMPTY = "`{}` must have one number or more, but is empty ({})."
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the settings of any family say: here, of a loss without data, its minimum known."""
+
+    family: str
+
+    @property
+    def title(self) -> str:
+        """The family, with the setting (if any) that decides what else acts."""
+        return self.family
+
+    @property
+    def acts(self) -> Acts:
+        """Which groups and keys act."""
+        return Acts()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Inputs, hidden widths and outputs of a network; empty for other families."""
+        return ()
+
+    @property
+    def has_layers_to_draw(self) -> bool:
+        """Whether Gibbs sampling can draw it layer by layer."""
+        return False
+
+    def resolved(self, over: Mapping, where: str, faults: list[str]) -> Self:
+        """These settings with what was left to be inferred; `over` is what the user set."""
+        return self
+
+    def conflicts(self, where: str) -> list[str]:
+        """A sentence for each rule between settings that does not hold."""
+        return []
+
+
+class NetworkConfig(ModelConfig):
+    """A family whose parameters are those of a fully connected network."""
+
+    activation: Activation
+    bias: bool
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters."""
+        return num_network_params(self.sizes, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class MLPConfig(NetworkConfig):
+    """A fully connected network."""
+
+    in_dim: int = bounded(least=1)
+    out_dim: int = bounded(1, least=1)
+    depth: int | None = bounded(None, least=1)
+    """Hidden layers; None once composed, since `widths` say it."""
+    widths: tuple[int, ...] | None = bounded(None, least=1)
+    """Width of each hidden layer; null infers equal widths from `target_params`."""
+    target_params: int | None = bounded(None, least=1)
+    """Number of parameters to come near; null once composed."""
+    activation: Activation = "relu"
+    bias: bool = True
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(_ROWS, teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll"))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.in_dim, *(self.widths or ()), self.out_dim)
+
+    def resolved(self, over: Mapping, where: str, faults: list[str]) -> Self:
+        return resolve_widths(self, (self.in_dim, self.out_dim), over, where, faults)
+
+    def conflicts(self, where: str) -> list[str]:
+        rule = f"`widths` must not be empty ({where}). `model: linear` has no hidden layer."
+        return [] if self.widths else [rule]
+
+
+@dataclass(frozen=True)
+class LinearConfig(NetworkConfig):
+    """Linear regression with one output."""
+
+    in_dim: int = bounded(least=1)
+    bias: bool = True
+    activation = "identity"
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(_ROWS, teacher=True, losses=_GAUSSIAN)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.in_dim, 1)
+
+
+@dataclass(frozen=True)
+class QuadraticConfig(ModelConfig):
+    """L = 1/2 sum_i h_i w_i^2."""
+
+    curvature: tuple[float, ...] = bounded(least=0, do="A minimum curves upwards.")
+
+    def conflicts(self, where: str) -> list[str]:
+        return [] if self.curvature else [_EMPTY.format("curvature", where)]
+
+
+@dataclass(frozen=True)
+class NormalCrossingConfig(ModelConfig):
+    """L = prod_i w_i^(2 k_i)."""
+
+    powers: tuple[int, ...] = bounded(least=1, do="Leave out directions with no power.")
+
+    def conflicts(self, where: str) -> list[str]:
+        return [] if self.powers else [_EMPTY.format("powers", where)]
+
+
+@dataclass(frozen=True)
+class DeepLinearConfig(NetworkConfig):
+    """A network of linear layers W_L .. W_1 and a true product W* of a given rank."""
+
+    widths: tuple[int, ...] = bounded(least=1)
+    """H_1 (inputs), .., H_{L+1} (outputs)."""
+    rank: int = bounded(least=0)
+    population: bool = False
+    """True is L = 1/2 |W_L .. W_1 - W*|^2, without data."""
+    activation, bias = "identity", False
+
+    @property
+    def title(self) -> str:
+        return self.family + (" with population: true" if self.population else "")
+
+    @property
+    def acts(self) -> Acts:
+        return Acts() if self.population else Acts(_ROWS, losses=_GAUSSIAN)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.widths
+
+    @property
+    def has_layers_to_draw(self) -> bool:
+        return len(self.widths) > 2
+
+    def conflicts(self, where: str) -> list[str]:
+        widths, rank = list(self.widths), self.rank
+        if len(widths) < 2:
+            return [f"`widths` must have inputs and outputs, but got {widths} ({where})."]
+        least = f"`rank <= {min(widths)}` must hold, the smallest of `widths`"
+        return [f"{least}, but got rank={rank} ({where})."] if rank > min(widths) else []
+
+
+FAMILIES: dict[str, type[ModelConfig]] = {
+    "mlp": MLPConfig,
+    "linear": LinearConfig,
+    "quadratic": QuadraticConfig,
+    "normal_crossing": NormalCrossingConfig,
+    "deep_linear": DeepLinearConfig,
+}
+"""Family -> its settings. `lambda_hat.problem.families` has the module of the same name."""
