@@ -8,6 +8,7 @@ import types
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+import blackjax.mcmc.adjusted_mclmc as adjusted_mclmc
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +29,10 @@ from known_answers import (
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.samplers import load_method, loop, program, sgld
+from lambda_hat.samplers import load_method, loop, mclmc, program, sgld
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.target import Target, make_target, minibatch_loss
+from lambda_hat.target import Target, logdensity, make_target, minibatch_loss
 
 METHODS = sorted(SAMPLERS)
 PROTOCOL = [name for name in {**vars(Method), **Method.__annotations__} if name[0] != "_"]
@@ -283,6 +284,23 @@ def test_a_preconditioner_starts_at_one_and_is_corrected() -> None:
     memory, g = sgld.MEMORY["adam"], 3.0
     once = memory * ones + (1 - memory) * g**2
     assert np.allclose(sgld.preconditioner("adam", once, 0), 1 / g, rtol=1e-3)
+
+
+def test_an_mclmc_trajectory_is_that_of_blackjax() -> None:
+    kernel: Any = adjusted_mclmc.build_kernel()
+    with jax.enable_x64(True):
+        target, metric, steps = rows("float64"), jnp.full(3, 0.1), jnp.asarray(5)
+        density: Any = functools.partial(logdensity, target.form, target.arrays)
+        chain = adjusted_mclmc.init(target.arrays.w_star + 0.3, density)
+
+        def both(key: Array) -> tuple[Array, Array]:
+            ours, _ = mclmc._trajectory(key, chain, density, jnp.asarray(0.4), steps, metric)
+            theirs, _ = kernel(key, chain, density, 0.4, (steps,), metric)
+            return ours.position, theirs.position
+
+        ours, theirs = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 20))
+    assert np.allclose(ours, theirs, rtol=1e-12, atol=0)
+    assert len(np.unique(np.asarray(ours)[:, 0])) > 15
 
 
 def test_mclmc_refuses_one_dimension() -> None:
