@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from lambda_hat.entrypoints.settings import read_llc_plan
 from lambda_hat.references.gates import check_gates, check_gibbs_gates, check_smc_gates
-from lambda_hat.report import plots, write_report
+from lambda_hat.report import plots, settings_plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
 from lambda_hat.report.formatting import format_estimate, format_percent
@@ -159,7 +159,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "estimates": plots.estimates,
     "errors_by_time": plots.errors_by_time,
     "history": plots.history,
-    "hyperparameters": lambda trials: plots.hyperparameters(trials, trials.method.iloc[0]),
+    "hyperparameters": lambda trials: settings_plots.hyperparameters(trials, "sgld"),
 }
 
 
@@ -224,7 +224,7 @@ def test_odd_studies_have_their_page(case: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_report(store)
-    assert page_of(store).count("<figure>") == 4
+    assert page_of(store).count("<figure>") == 5
 
 
 def test_a_lost_worker_leaves_its_trial_in_the_page(tmp_path: Path) -> None:
@@ -309,7 +309,8 @@ class Reader(HTMLParser):
 def test_the_page_needs_nothing_else(store: Store) -> None:
     page = page_of(store)
     reader = Reader(page)
-    assert reader.open == [] and not {"script", "link", "iframe"} & set(reader.tags)
+    assert reader.open == [] and not {"link", "iframe"} & set(reader.tags)
+    assert "default-src 'none'" in page and not re.search(r"fetch|XMLHttp|import\(|src=", page)
     assert len(reader.ids) == len(set(reader.ids))
     inside = {link.removeprefix("#") for link in reader.links if link.startswith("#")}
     inside |= set(re.findall(r"url\(#([^)]*)\)", page))
@@ -326,7 +327,7 @@ def test_the_page_says_what_was_found_and_how(store: Store) -> None:
         "Beware.",
         "w* is a minimum in closed form.",
         "n = 100, d = 3, nβ = 21.7",
-        "sgld, 1 trial: The losses diverged.",
+        "The losses diverged.",
         "eta0=0.0001 gamma=0.3 batch=64 precond_type=adam steps=9000",
         "a<b & c",
     ):

@@ -6,6 +6,7 @@ Pandas and Matplotlib are imported only when a page is made, so that commands st
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +38,18 @@ def write_report(
     """
     path = report_path(store)
     existing = path.read_text(errors="replace") if path.exists() else ""
-    inputs = _digest([store.trials_table, store.best], notes)
+    inputs = _digest([store.trials_table, store.best, store.llc_table], notes)
     if _meta_value(existing, "inputs") == inputs and not anew:
         return path
     from lambda_hat.report.page import make_page
+    from lambda_hat.report.run_record import describe_machine
 
     about = {"inputs": inputs, "command": command or _meta_value(existing, "command") or ""}
-    write_bytes(path, make_page(store, about=about, notes=notes).encode())
+    # Only a run's own call knows its machine; a page that is made again keeps what it said.
+    machine = describe_machine() if command else json.loads(_meta_value(existing, "run") or "{}")
+    about["run"] = json.dumps(machine)
+    page = make_page(store, about=about, machine=machine, notes=notes)
+    write_bytes(path, page.encode())
     return path
 
 

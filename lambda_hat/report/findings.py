@@ -15,6 +15,7 @@ from lambda_hat.report.formatting import (
     format_duration,
     format_estimate,
     format_percent,
+    format_settings,
 )
 from lambda_hat.tables.confirmation import Confirmation, confirm
 from lambda_hat.tables.reading import read_table
@@ -104,6 +105,29 @@ def joint_se(trials: pd.DataFrame) -> pd.Series:
 def agrees(trials: pd.DataFrame) -> pd.Series:
     """Whether the difference to the reference is within its own 95 % interval."""
     return trials.error <= SIGMAS * joint_se(trials)
+
+
+def describe_trials(trials: pd.DataFrame) -> pd.Series:
+    """One line on each trial: number, estimate, error, time and settings, or why it failed."""
+    relative = relative_error(trials)
+    return pd.Series(
+        [
+            _describe(row, error)
+            for (_, row), error in zip(trials.iterrows(), relative, strict=True)
+        ],
+        index=trials.index,
+        dtype=object,
+    )
+
+
+def _describe(row: pd.Series, relative: float) -> str:
+    took = f", {format_duration(row.runtime_sec)}" if math.isfinite(row.runtime_sec) else ""
+    found = str(row.error_msg or "no estimate")
+    if math.isfinite(relative):
+        error = f"error {format_percent(relative)}"
+        found = f"LLC {format_estimate(row.llc_hat, row.se_hat)}, {error}"
+    settings = format_settings(row.hyperparams)
+    return f"{row.method}, trial {row.trial_number}: {found}{took}\n{settings}"
 
 
 def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:

@@ -56,10 +56,15 @@ def format_percent(share: float) -> str:
     return f"{rounded:.{max(0, digits)}f} %" if rounded < 1e6 else f"{format_number(rounded)} %"
 
 
+def format_setting(value: Any) -> str:
+    """The value of a setting: whole numbers in full, other numbers to three digits."""
+    if isinstance(value, str | bool) or value is None:
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e6:
+        return str(int(value))
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+
+
 def format_settings(hyperparams: Mapping[str, Any]) -> str:
     """Settings in one line, such as `eta0=0.001 batch=64`; floats to three digits."""
-    parts = []
-    for name, value in hyperparams.items():
-        shown = f"{value:.3g}" if isinstance(value, float) else str(value)
-        parts.append(f"{name}={shown}")
-    return " ".join(parts)
+    return " ".join(f"{name}={format_setting(value)}" for name, value in hyperparams.items())

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from lambda_hat.report.findings import (
@@ -25,6 +24,7 @@ from lambda_hat.report.findings import (
     SIGMAS,
     Finding,
     agrees,
+    describe_trials,
     deviation,
     estimates_of,
     findings,
@@ -33,14 +33,6 @@ from lambda_hat.report.findings import (
     select,
 )
 from lambda_hat.report.formatting import format_count, format_duration, format_number, join_words
-from lambda_hat.report.settings import (
-    choices_of,
-    is_choice,
-    is_log,
-    most_concentrated,
-    searched_settings,
-    values_of,
-)
 from lambda_hat.report.style import (
     BACKGROUND,
     BAND,
@@ -142,16 +134,15 @@ def _estimate_panel(
         colour, marker = colour_and_marker(one.method, list(trials.method.unique()))
         rows = estimates_of(select(trials, trials.method == one.method))
         y = place + 0.22 + 0.3 * jitter(rows.trial_number)
-        faint: dict[str, Any] = {
-            "color": colour,
-            "alpha": 0.4,
-            "markersize": marker_size(len(rows)) - 1.5,
-        }
+        tips, faint_size = describe_trials(rows), marker_size(len(rows)) - 1.5
+        faint: dict[str, Any] = {"color": colour, "alpha": 0.4, "markersize": faint_size}
         for side, (mark, edge) in {"low": (8, low), "high": (9, high)}.items():
             out = rows.llc_hat < low if side == "low" else rows.llc_hat > high
-            draw_markers(axes, [edge] * int(out.sum()), y[out], marker=mark, clip_on=False, **faint)
+            style = {**faint, "marker": mark, "clip_on": False, "tips": select(tips, out)}
+            draw_markers(axes, [edge] * int(out.sum()), y[out], **style)
         inside = rows.llc_hat.between(low, high)
-        draw_markers(axes, rows.llc_hat[inside], y[inside], marker=marker, **faint)
+        style = {**faint, "marker": marker, "tips": select(tips, inside)}
+        draw_markers(axes, rows.llc_hat[inside], y[inside], **style)
         if one.best is not None:
             _draw_best(axes, one, place - 0.14, colour, marker)
     axes.set_xlabel("LLC (the band is the reference's 95 % interval)")
@@ -182,7 +173,7 @@ def _draw_best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> 
         textcoords="offset points",
         ha=side,
         color=colour,
-        path_effects=[withStroke(linewidth=3, foreground=BACKGROUND)],
+        bbox={"facecolor": BACKGROUND, "alpha": 0.85, "lw": 0, "pad": 0.5},
     )
 
 
@@ -194,7 +185,7 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
         return new_figure("No trial has a wall time", 1.0)
     relative = relative_error(trials)
     figure = new_figure(_fastest_within(trials, relative), 3.9)
-    axes, scale = figure.subplots(), ErrorScale(relative)
+    axes, scale, tips = figure.subplots(), ErrorScale(relative), describe_trials(trials)
     seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
     log_axis(axes, seconds.min(), seconds.max())
     scale.format_axis(axes)
@@ -205,7 +196,8 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
         noise = agrees(rows)
         for sort, face in ((~noise, {}), (noise, {"mfc": BACKGROUND})):
             some = rows.index[sort]
-            scale.draw(axes, select(seconds, some), select(relative, some), **style, **face)
+            shown = (select(seconds, some), select(relative, some), select(tips, some))
+            scale.draw(axes, *shown, **style, **face)
         handles.append(Line2D([], [], ls="none", label=str(method), **style))
     front = _pareto_front(trials, relative)
     if len(front):
@@ -260,7 +252,9 @@ def history(trials: pd.DataFrame) -> Figure:
         rows = rows.sort_values("trial_number")
         colour, marker = colour_and_marker(str(method), list(trials.method.unique()))
         errors = select(relative, rows.index)
-        scale.draw(axes, rows.trial_number, errors, color=colour, marker=marker, alpha=0.45)
+        style: dict[str, Any] = {"color": colour, "marker": marker}
+        tips = describe_trials(rows)
+        scale.draw(axes, rows.trial_number, errors, tips, alpha=0.45, **style)
         best = errors.cummin().ffill().clip(scale.low, scale.top)
         axes.step(rows.trial_number, best, where="post", color=colour, lw=2, zorder=3)
         handles.append(Line2D([], [], color=colour, marker=marker, lw=2, label=str(method)))
@@ -275,63 +269,3 @@ def history(trials: pd.DataFrame) -> Figure:
     legend(axes, handles)
     footnote(figure, [scale.outlier_note(relative)])
     return figure
-
-
-@with_report_style
-def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
-    """Relative error against each searched setting, for one method.
-
-    The x axis is logarithmic where the search was. A ring marks the best trial.
-
-    Raises:
-        ValueError: The method has no trials.
-    """
-    rows = select(trials, trials.method == method)
-    if rows.empty:
-        raise ValueError(f"`method` must have trials, but got {method!r}.")
-    names = searched_settings(rows.hyperparams, method)
-    relative = relative_error(rows)
-    columns = min(3, len(names))
-    lines = math.ceil(len(names) / columns)
-    figure = new_figure(most_concentrated(rows, method), 1.0 + 2.05 * lines)
-    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    scale, look = ErrorScale(relative), colour_and_marker(method, list(trials.method.unique()))
-    for axes, name in zip(grid.flat, names, strict=False):
-        _setting_panel(axes, rows, relative, name, scale, look)
-    for axes in grid.flat[len(names) :]:
-        axes.remove()
-    for axes in grid[:, 0]:
-        axes.set_ylabel("relative error")
-    footnote(figure, ["○ the least error", scale.outlier_note(relative)])
-    return figure
-
-
-def _setting_panel(
-    axes: Axes,
-    rows: pd.DataFrame,
-    relative: pd.Series,
-    name: str,
-    scale: ErrorScale,
-    look: tuple[str, str],
-) -> None:
-    method, (colour, marker) = rows.method.iloc[0], look
-    values = values_of(rows, name)
-    if is_choice(method, name, values):
-        choices = choices_of(method, name, values)
-        values = values.map(choices.index, na_action="ignore") + 0.4 * (
-            (rows.trial_number * 0.618) % 1 - 0.5
-        )
-        axes.set_xticks(range(len(choices)), [str(choice) for choice in choices])
-        axes.set_xlim(-0.5, len(choices) - 0.5)
-    elif is_log(method, name, values):
-        log_axis(axes, float(values.min()), float(values.max()), most=4)
-    else:
-        whole = bool(values.map(lambda value: isinstance(value, int)).all())
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
-    scale.format_axis(axes, "")
-    scale.draw(axes, values, relative, color=colour, marker=marker, alpha=0.6)
-    if relative.notna().any():
-        best = relative.idxmin()
-        place = [values[best]], [min(max(relative[best], scale.low), scale.top)]
-        draw_markers(axes, *place, marker="o", markersize=11, mfc="none", mec=TEXT, mew=1.2)
-    axes.set_xlabel(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from html import escape
 from textwrap import wrap
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lambda_hat.conf.search_space import SEARCH_SPACE
@@ -62,7 +64,9 @@ _STYLE: dict[Any, Any] = {
     "figure.titleweight": "bold",
     "lines.markersize": 5.5,
 }
-_WRITING: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "lambda-hat"}
+_WRITING: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lambda-hat"}
+_FONTS = "'DejaVu Sans', Verdana, 'Bitstream Vera Sans', Arial, sans-serif"
+"""Text stays text. Verdana has nearly the widths of DejaVu Sans, for which text is placed."""
 _MANY = 500
 """Series of more markers than this are rasterized in the SVG."""
 
@@ -106,11 +110,12 @@ def legend(axes: Axes, handles: Sequence[Any]) -> None:
     )
 
 
-def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
-    """Makes the x axis logarithmic over [low, high], with at most `most` tick labels."""
+def log_axis(axes: Axes, low: float, high: float, *, most: int = 6, which: str = "x") -> None:
+    """Makes the x or y axis logarithmic over [low, high], with at most `most` tick labels."""
     pad = (high / low) ** 0.06 if high > low else 1.5
-    axes.set_xscale("log")
-    axes.set_xlim(low / pad, high * pad)
+    axes.set(**{f"{which}scale": "log"})
+    axes.set(**{f"{which}lim": (low / pad, high * pad)})
+    axis = axes.xaxis if which == "x" else axes.yaxis
     powers = range(math.floor(math.log10(low / pad)), math.ceil(math.log10(high * pad)) + 1)
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 3), (1,)):
@@ -121,9 +126,9 @@ def log_axis(axes: Axes, low: float, high: float, *, most: int = 6) -> None:
     if not ticks:
         ticks = sorted({float(f"{end:.2g}") for end in (low, high)})
     ticks = ticks[:: 1 + (len(ticks) - 1) // most]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(_plain))
 
 
 def _plain(value: float, position: int | None = None) -> str:
@@ -139,11 +144,20 @@ def colour_and_marker(method: str, methods: Sequence[str]) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
 
 
-def draw_markers(axes: Axes, x: Any, y: Any, **kwargs: Any) -> None:
-    """Draws markers without a line; many markers are rasterized."""
+class Markers(Line2D):
+    """Markers without a line, each with a text that the page shows when it is pointed at."""
+
+    tips: tuple[str, ...] = ()
+
+
+def draw_markers(axes: Axes, x: Any, y: Any, *, tips: Iterable[str] = (), **kwargs: Any) -> None:
+    """Draws markers without a line; many markers are rasterized, and have no tips."""
     if len(x):
         kwargs = {"linestyle": "none", "rasterized": len(x) > _MANY, **kwargs}
-        axes.plot(np.asarray(x, float), np.asarray(y, float), **kwargs)
+        line = Markers(np.asarray(x, float), np.asarray(y, float), **kwargs)
+        line.tips = tuple(tips)
+        axes.add_line(line)
+        axes.autoscale_view()
 
 
 def jitter(numbers: pd.Series) -> pd.Series:
@@ -198,14 +212,19 @@ class ErrorScale:
     def _tick(self, value: float, position: int | None = None) -> str:
         return "failed" if math.isclose(value, self.failed) else f"{100 * value:g} %"
 
-    def draw(self, axes: Axes, x: pd.Series, errors: pd.Series, **kwargs: Any) -> None:
+    def draw(
+        self, axes: Axes, x: pd.Series, errors: pd.Series, tips: pd.Series, **kwargs: Any
+    ) -> None:
         """Draws trials as markers, outliers as triangles and failed trials as crosses."""
         kwargs.setdefault("markersize", marker_size(len(errors)))
         inside = errors.le(self.MOST)
-        draw_markers(axes, x[inside], np.clip(errors[inside], self.low, None), **kwargs)
+        shown = np.clip(errors[inside], self.low, None)
+        draw_markers(axes, x[inside], shown, tips=list(tips[inside]), **kwargs)
         bare = {"color": kwargs["color"], "alpha": 0.8, "clip_on": False}
         above, failed = errors.gt(self.MOST), errors.isna()
+        bare |= {"tips": list(tips[above])}
         draw_markers(axes, x[above], [self.top] * int(above.sum()), marker=6, markersize=7, **bare)
+        bare |= {"tips": list(tips[failed])}
         bare |= {"markersize": kwargs["markersize"], "marker": "x"}
         draw_markers(axes, x[failed], [self.failed] * int(failed.sum()), **bare)
 
@@ -227,11 +246,19 @@ def to_svg(figure: Figure, name: str) -> str:
         name: Prefix of the element's ids, which must be unique in a page.
     """
     file = io.StringIO()
+    marked: dict[str, tuple[str, ...]] = {}
+    for place, line in enumerate(figure.findobj(Markers)):
+        if isinstance(line, Markers):
+            line.set_gid(f"tips{place}")
+            marked[f"tips{place}"] = line.tips
     with mpl.rc_context(rc=_WRITING):
         figure.savefig(file, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    for gid, tips in marked.items():
+        text = _with_tips(text, gid, tips)
+    text = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", rf"font: \g<1>{_FONTS}", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{name}-", text)
     text = re.sub(r"(<svg [^>]*?)width=\"[^\"]*\" ", r"\1", text, count=1)
@@ -239,6 +266,16 @@ def to_svg(figure: Figure, name: str) -> str:
     for colour in DARK_COLOURS:
         text = text.replace(colour, f"var(--{css_name(colour)})")
     return text
+
+
+def _with_tips(svg: str, gid: str, tips: Sequence[str]) -> str:
+    """Gives each marker of a series its tip, unless the SVG has not all of them."""
+    found = re.search(rf'<g id="{gid}">.*?</g>\s*</g>', svg, re.S)
+    if found is None or found[0].count("<use ") != len(tips):
+        return svg
+    parts = found[0].split("<use ")
+    marks = [f'data-tip="{escape(tip)}" {part}' for tip, part in zip(tips, parts[1:], strict=True)]
+    return svg.replace(found[0], "<use ".join([parts[0], *marks]), 1)
 
 
 def css_name(colour: str) -> str:

@@ -1,0 +1,59 @@
+"""The figures of the page for one problem, in order, with their titles and captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lambda_hat.report.findings import select
+from lambda_hat.report.plots import errors_by_time, estimates, history
+from lambda_hat.report.settings_plots import hyperparameters, important_settings
+
+ESTIMATES_CAPTION = (
+    "Upper marks: the trial with the smallest error, with the 95 % interval of its own Monte "
+    "Carlo error. Faint marks: all trials. The grey band is the reference."
+)
+TIME_CAPTION = (
+    "Wall time of a whole trial in its worker, compilation included. The line is the smallest "
+    "error that any trial reached in that time or less."
+)
+HISTORY_CAPTION = (
+    "Trials in the order in which they were proposed, by their error; lines are the best so far. "
+    "In the grey band the reference itself may be wrong by as much."
+)
+SETTINGS_CAPTION = (
+    "Each trial's error against each of its settings. Crosses are failed trials; choices are "
+    "spread a little, so that marks do not hide each other."
+)
+IMPORTANCE_CAPTION = (
+    "Left: how much each setting decides whether a trial is among the best (PED-ANOVA, over all "
+    "trials with a score). Right: the error over the two most important settings, interpolated "
+    "between trials; a failed trial counts as an error of 1000 %."
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its title in the page and its caption."""
+
+    title: str
+    caption: str
+    figure: Figure
+
+
+def draw_all(trials: pd.DataFrame) -> list[Drawing]:
+    """Every figure of the report for one problem, in order."""
+    drawings = [
+        Drawing("Estimates", ESTIMATES_CAPTION, estimates(trials)),
+        Drawing("Error and time", TIME_CAPTION, errors_by_time(trials)),
+        Drawing("Optimisation history", HISTORY_CAPTION, history(trials)),
+    ]
+    for method in trials.method.unique():
+        if any(select(trials, trials.method == method).hyperparams):
+            figure = hyperparameters(trials, method)
+            drawings.append(Drawing(f"Settings of {method}", SETTINGS_CAPTION, figure))
+            figure = important_settings(trials, method)
+            drawings.append(Drawing(f"What matters for {method}", IMPORTANCE_CAPTION, figure))
+    return drawings

@@ -1,0 +1,163 @@
+"""Tables of the report: every problem with every method, and the runs of `parsl-llc`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lambda_hat.report.findings import (
+    AGREES,
+    NO_ESTIMATE,
+    OFF,
+    UNCERTAIN,
+    Finding,
+    deviation,
+    reference_of,
+)
+from lambda_hat.report.formatting import format_estimate, format_number, format_percent
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table.
+
+    Attributes:
+        text: What is shown.
+        key: What the column is sorted by; empty cells sort last.
+        mark: CSS class, such as `good` or `bad`; empty for none.
+        link: Id of the section that the cell links to; empty for none.
+    """
+
+    text: str
+    key: float | str | None = None
+    mark: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles and rows of a table; the first `num_text` columns are aligned left."""
+
+    titles: tuple[str, ...]
+    rows: list[list[Cell]]
+    num_text: int
+
+
+ESTIMATES = ("error", "error %", "R-hat", "ESS", "gradients", "seconds")
+"""Titles of the columns that every table of estimates ends with."""
+
+MARKS = {AGREES: "good", UNCERTAIN: "", OFF: "bad", NO_ESTIMATE: "bad"}
+
+
+def results_table(problems: Iterable[tuple[pd.DataFrame, Sequence[Finding], Any]]) -> Table:
+    """One row for each problem's reference and one for each method on it.
+
+    Args:
+        problems: For each problem its trials, its findings, and the content of its ref.json.
+    """
+    rows: list[list[Cell]] = []
+    for trials, found, reference in problems:
+        name = Cell(str(trials.problem.iloc[0]), link=str(trials.pid.iloc[0]))
+        rows.append([name, *_reference_row(trials, reference)])
+        rows += [[name, *_method_row(one)] for one in found]
+    titles = ("problem", "method", "verdict", "LLC", *ESTIMATES, "trials", "failed", "agree")
+    return Table(titles, rows, 3)
+
+
+def _reference_row(trials: pd.DataFrame, reference: Mapping[str, Any]) -> list[Cell]:
+    llc, se = reference_of(trials)
+    method = str(reference.get("method") or "").upper()
+    status = str(trials.ref_status.iloc[-1])
+    return [
+        Cell(f"reference {f'({method})' if method else ''}"),
+        Cell(status, mark="good" if status == "ok" else "bad"),
+        Cell(format_estimate(llc, se), llc),
+        Cell(""),
+        Cell(""),
+        *_cost_cells(reference),
+        *[Cell("")] * 3,
+    ]
+
+
+def _method_row(one: Finding) -> list[Cell]:
+    counts = [Cell(str(one.trials), one.trials)]
+    counts.append(Cell(str(one.failed), one.failed, mark="bad" if one.failed else ""))
+    counts.append(Cell(str(one.agreeing), one.agreeing))
+    if one.best is None:
+        return [Cell(one.method), Cell(one.verdict, mark="bad"), *[Cell("-")] * 7, *counts]
+    verdict = deviation(one.relative_difference) if one.verdict == OFF else one.verdict
+    llc, se, error = one.best.llc_hat, one.best.se_hat, one.best.error
+    if one.confirmation is not None:
+        found = one.confirmation
+        llc, se, error = found.llc_hat, found.se_hat, found.error
+    return [
+        Cell(one.method),
+        Cell(verdict, mark=MARKS[one.verdict]),
+        *_estimate_cells(llc, se, error, one.best.llc_ref, one.best.se_ref),
+        *_cost_cells(one.best.to_dict()),
+        *counts,
+    ]
+
+
+def _estimate_cells(
+    llc: float | None, se: float | None, error: float | None, llc_ref: Any, se_ref: Any
+) -> list[Cell]:
+    """LLC, error and relative error; the error's own standard error joins both."""
+    if error is None or not math.isfinite(error):
+        return [Cell(format_estimate(llc, se), llc), Cell("-"), Cell("-")]
+    joint = math.hypot(finite_or_zero(se), finite_or_zero(se_ref))
+    relative = error / (abs(llc_ref) or 1.0)
+    return [
+        Cell(format_estimate(llc, se), llc),
+        Cell(format_estimate(error, joint), error),
+        Cell(format_percent(relative), relative),
+    ]
+
+
+def _cost_cells(row: Mapping[str, Any]) -> list[Cell]:
+    """R-hat, ESS, full gradients and seconds of a trial, a run, or a reference."""
+    diagnostics, work = row.get("diagnostics") or {}, row.get("work") or {}
+    rhat = diagnostics.get("rhat")
+    ess = diagnostics.get("ess_bulk") or diagnostics.get("ess")
+    return [
+        _number_cell(rhat, "{:.3f}", mark="bad" if rhat and rhat > 1.05 else ""),
+        _number_cell(ess, "{:,.0f}"),
+        _number_cell(work.get("full_gradients"), None),
+        _number_cell(row.get("runtime_sec"), "{:.3g}"),
+    ]
+
+
+def _number_cell(value: float | None, shape: str | None, *, mark: str = "") -> Cell:
+    if value is None or not math.isfinite(value):
+        return Cell("-")
+    return Cell(shape.format(value) if shape else format_number(value), value, mark)
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The runs of `parsl-llc`, one row each."""
+    rows = []
+    for run in runs:
+        failed = run["status"] != "complete"
+        status = str(run["error_msg"] or run["status"]) if failed else str(run["status"])
+        rows.append(
+            [
+                Cell(str(run["problem"])),
+                Cell(str(run["method"])),
+                Cell(status, mark="bad" if failed else ""),
+                Cell(str(run["seed"]), run["seed"]),
+                *_estimate_cells(
+                    run["llc_hat"], run["se_hat"], run["error"], run["llc_ref"], run["se_ref"]
+                ),
+                *_cost_cells(run),
+            ]
+        )
+    return Table(("problem", "method", "status", "seed", "LLC", *ESTIMATES), rows, 3)
+
+
+def finite_or_zero(value: Any) -> float:
+    """A number, or zero if it is missing or not finite."""
+    return float(value) if value is not None and math.isfinite(value) else 0.0
