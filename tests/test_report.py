@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import subprocess
 import sys
@@ -20,8 +22,10 @@ from lambda_hat.entrypoints.settings import read_llc_plan
 from lambda_hat.references.gates import check_gates, check_gibbs_gates, check_smc_gates
 from lambda_hat.report import plots, settings_plots, write_report
 from lambda_hat.report.__main__ import main
+from lambda_hat.report.failures import failures_table
 from lambda_hat.report.findings import findings, read_trials, reference_of, summary
 from lambda_hat.report.formatting import format_estimate, format_percent
+from lambda_hat.report.importance import importances
 from lambda_hat.report.provenance import passed_gates
 from lambda_hat.report.style import BACKGROUND, COLOURS, DARK_COLOURS, log_axis
 from lambda_hat.store import Store, write_json
@@ -332,6 +336,76 @@ def test_the_page_says_what_was_found_and_how(store: Store) -> None:
         "a<b & c",
     ):
         assert said in text, said
+
+
+def texts(page: str, column: int, table: int = 0) -> list[str]:
+    """The cells of a column of a table of the page."""
+    body = re.findall(r"<tbody>(.*?)</tbody>", page, re.S)[table]
+    rows = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in body.split("</tr>")]
+    return [html.unescape(re.sub("<.*?>", "", row[column])) for row in rows if row]
+
+
+def test_the_first_table_has_every_problem_and_method(store: Store) -> None:
+    page = page_of(store)
+    assert texts(page, 0) == ["quadratic/small"] * 4 + ["a<b & c"] * 2
+    assert texts(page, 1) == ["reference (HMC)", "sgld", "vi", "mclmc", "reference ", "vi"]
+    assert texts(page, 2)[:4] == ["ok", "agrees", "60 % high", "agrees"]
+    assert texts(page, 3)[:2] == ["5.000 ± 0.020", "5.100 ± 0.080"]
+    assert texts(page, 6)[0] == "1.000" and texts(page, 7)[0] == "500"
+    assert texts(page, 8)[1] == "1e4" and texts(page, 9)[1] == "1"
+
+
+def test_failures_are_grouped_by_reason_with_counts_and_ranges(tmp_path: Path) -> None:
+    rows = list(rows_of({"sgld": [(5.0, 0.1), (None, None), (None, None), (None, None)]}))
+    for row, reason in zip(
+        rows[1:], ("Diverged by step 7.", "Diverged by step 9.", "No"), strict=True
+    ):
+        row["error_msg"] = reason
+    write_table(tmp_path / "t.parquet", rows)
+    table = failures_table(read_trials(tmp_path / "t.parquet"))
+    assert table is not None
+    first, second = [[cell.text for cell in row] for row in table.rows]
+    assert first[:2] == ["sgld", "Diverged by step 7."] and first[3] == "2"
+    assert "steps 18000 to 27000 (9000 to 36000)" in first[2] and second[3] == "1"
+
+
+def test_the_setting_that_decides_is_the_most_important(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), []
+    for row in rows_of({"sgld": [(5.0, 0.1)] * 40}):
+        eta0 = float(10 ** rng.uniform(-6, -1))
+        row["hyperparams"] = {**row["hyperparams"], "eta0": eta0, "gamma": float(rng.uniform())}
+        rows.append({**row, "objective": abs(np.log10(eta0) + 4)})
+    write_table(tmp_path / "t.parquet", rows)
+    trials = read_trials(tmp_path / "t.parquet")
+    shares = importances(trials, "sgld")
+    assert next(iter(shares)) == "eta0" and shares["eta0"] > 0.5
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert importances(trials[:9], "sgld") == {}
+
+
+def test_provenance_and_runs_of_parsl_llc_are_in_the_page(tmp_path: Path) -> None:
+    store = Store.at(tmp_path / "artifacts", tmp_path / "results")
+    rows = list(rows_of(STUDY))
+    write_table(store.trials_table, rows)
+    write_table(store.llc_table, [{**rows[0], "seed": 4711, "method": "hmc"}])
+    journal = store.journal("p_1", "vi")
+    journal.parent.mkdir(parents=True)
+    ranges = {"lr": {"low": 1e-4, "high": 0.1, "log": True}, "M": {"choices": [1, 2]}}
+    stamp = {"fingerprint": {"search_space": ranges, "optuna": {"seed": 5}}}
+    journal.write_text('{"op_code": 0}\n' + json.dumps({"op_code": 2, "user_attr": stamp}) + "\n")
+    write_report(store, command="parsl-optuna --local")
+    assert main([str(store.results)]) == 0  # Made again, it says the same of the run.
+    text = "".join(Reader(page_of(store)).text)
+    for said in (
+        "Runs of parsl-llc",
+        "4711",
+        "driver's CPU",
+        "optuna 5",
+        "parsl 20",
+        "0.0001 to 0.1, on a log scale",
+    ):
+        assert said in text, said
+    assert "5, of the search" in text
 
 
 def test_gates_that_hold_are_told_as_they_were_stored() -> None:

@@ -1,4 +1,4 @@
-"""Reads a Parquet table of trials back, row by row, and sets a damaged one aside."""
+"""Reading of the table of trials, row by row; a damaged table is moved aside."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def readable_rows(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """The rows of a table, in its order, each read when it is its turn.
+    """Yields the rows of a table; none if the file is missing.
 
-    There are none without a table; a damaged one is set aside and said, and ends them.
+    A damaged table is moved aside with a warning, and yields no further rows.
     """
     if not path.exists():
         return
@@ -40,6 +40,6 @@ def readable_rows(path: Path, warn: Callable[[str], None]) -> Iterator[dict[str,
         yield from read_rows(path)
     except (OSError, pa.ArrowInvalid, KeyError, AttributeError) as error:
         if getattr(error, "errno", None) is not None:
-            raise  # The disk speaks, not the file's content.
+            raise  # The disk failed; the content of the file may be fine.
         kept = quarantine(path)
         warn(f"{path} is damaged ({error}). It is kept as {kept.name} and made again.")
