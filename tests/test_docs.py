@@ -299,7 +299,7 @@ CHANGES = (
     "a setting to a sampler",
     "how a study searches",
     "add a dataset",
-    "model",
+    "model family",
     "gate",
     "figure",
     "cluster",
