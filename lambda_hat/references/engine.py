@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,3 +70,7 @@ class EngineResult:
             "work": {"full_gradients": self.cost.work},
             "gates": [gate.to_json() for gate in self.gates],
         }
+
+
+Watch = Callable[[EngineResult], None]
+"""Is told, while an engine runs, how it stands."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ MIN_RUNS = 3
 UNIQUE_ANCESTORS = 10
 ACCEPTANCE = 0.3
 LEFTOVER = 0.8
+ROUND_TRIPS = 10
+"""Of replicas between tether and posterior, in each ladder."""
 GROWTH = 1.5
 """How much longer chains get each time a gate fails that more draws can fix."""
 MIXING = ("rhat", "ess_bulk", "relative_se")
@@ -135,6 +137,23 @@ def check_smc_gates(
         _acceptance(diagnostics),
         _moves(diagnostics),
     ]
+
+
+def check_round_trips(trips: Sequence[int]) -> Gate:
+    """Whether the replicas of every ladder went from the posterior to the tether and back.
+
+    Args:
+        trips: by ladder.
+    """
+    least, told = min(trips), ", ".join(str(trip) for trip in trips)
+    return _gate(
+        "round_trips", least, ROUND_TRIPS, least >= ROUND_TRIPS, fixable=True,
+        holds=f"The ladders forget where they began: their replicas made {told} round trips, at "
+        f"least {ROUND_TRIPS} in each.",
+        fails=f"The replicas of one ladder made {least} round trips between tether and posterior, "
+        f"below {ROUND_TRIPS}: what they saw of the posterior depends on where they began. "
+        f"{_LONGER}, or {_TETHER}.",
+    )  # fmt: skip
 
 
 def check_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:

@@ -1,7 +1,5 @@
-"""Problem -> Reference: HMC in float64 until its gates hold, checkpointed so that it goes on.
+"""Problem -> EngineResult: HMC in float64, with the steps and trajectories that its pilot asks for.
 
-A run that is killed, or whose budget was too short, continues from its checkpoint: step i uses
-the same random numbers whenever it runs, so that the draws are those of an uninterrupted run.
 A pilot of the chains says what they need. Where too many transitions diverge, they start again
 with half the distance between their target acceptance and one, which is to say with smaller
 steps; where they mix too slowly for the gates, with longer trajectories. What was tried before
@@ -10,7 +8,6 @@ is counted in the cost, and its draws are not used.
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +15,11 @@ from typing import Any, NamedTuple
 import jax
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
-from lambda_hat.diagnostics import diagnose, ess
-from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
-from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_checkpoint, save_checkpoint
-from lambda_hat.references.engine import Cost, EngineResult
-from lambda_hat.references.gates import GROWTH, check_gates, no_estimate
+from lambda_hat.references.chains import Chains, Task
+from lambda_hat.references.checkpoint import load_checkpoint
+from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.samplers import hmc
-from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import digest
 
 PILOT_DRAWS = 1_000
@@ -59,7 +53,13 @@ class Tuning(NamedTuple):
 
 
 def sample_hmc(
-    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, checkpoint: Path
+    problem: Problem,
+    config: ReferenceConfig,
+    *,
+    budget_sec: float,
+    seed: int,
+    checkpoint: Path,
+    watch: Watch | None = None,
 ) -> EngineResult:
     """The HMC part of a reference: estimate, diagnostics, gates and cost.
 
@@ -72,140 +72,70 @@ def sample_hmc(
         budget_sec: wall time for these chains, that of earlier runs counted.
         seed: of the chains.
         checkpoint: file to go on from and to keep.
+        watch: is told from time to time how the chains stand.
 
     Returns:
         Its estimate, with draws counted by chain; without one a gate says why.
     """
     identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
+    task = Task(problem, config, seed, checkpoint, identity, watch)
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
         first = Tuning(config.target_accept, config.num_integration_steps)
         tuning = Tuning(**stored.tuning) if stored else first
         abandoned = stored.abandoned if stored else Cost()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
+        resume = stored.rebuild if stored else None
         while True:
-            chains = _Chains(problem, config, tuning, seed, identity, checkpoint, abandoned)
-            chains.start(stored.rebuild if stored else None)
-            result, other = chains.run(deadline)
+            chains = _chains(task, tuning, abandoned, resume)
+            result, other = _run(chains, tuning, config.num_draws, deadline)
             if other is None:
                 return result
-            stored, tuning = None, other
-            abandoned = result.cost
+            tuning, abandoned, resume = other, result.cost, None
 
 
-class _Chains:
-    """The chains with one tuning."""
+def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
+    """Chains at their starts, or where `resume` left them."""
+    steps = task.config.num_warmup + task.config.num_draws
+    settings = _chain_settings(task.config) | tuning._asdict()
+    return Chains(
+        task,
+        hmc,
+        HMCConfig(**{"steps": steps, **settings}),
+        tuning=tuning._asdict(),
+        abandoned=abandoned,
+        resume=resume,
+    )
 
-    def __init__(
-        self,
-        problem: Problem,
-        config: ReferenceConfig,
-        tuning: Tuning,
-        seed: int,
-        identity: str,
-        checkpoint: Path,
-        abandoned: Cost,
-    ):
-        self._problem, self._config, self._tuning = problem, config, tuning
-        self._seed, self._identity, self._path = seed, identity, checkpoint
-        self._abandoned = abandoned
-        self._saved = time.monotonic()
 
-    def start(self, resume: Any) -> None:
-        """Puts the chains at their starts, or where `resume` left them."""
-        settings = _chain_settings(self._config) | self._tuning._asdict()
-        steps = self._config.num_warmup + self._config.num_draws
-        self._runner = Runner(
-            hmc,
-            self._problem.target(hmc.DTYPE),
-            HMCConfig(**{"steps": steps, **settings}),
-            key=jax.random.key(self._seed),
-            resume=resume,
-        )
+def _run(
+    chains: Chains, tuning: Tuning, num_draws: int, deadline: float
+) -> tuple[EngineResult, Tuning | None]:
+    """Draws until gates or deadline; a tuning asks for a new start with it."""
+    pilot = min(PILOT_DRAWS, num_draws)
+    if chains.num_draws <= pilot:
+        chains.draw(pilot, deadline)
+        result = chains.check()
+        if other := _better_tuning(chains, tuning, result, deadline):
+            return result, other
+    result = chains.run(num_draws, deadline)
+    retry = result.hopeless and "divergences" in _names(result) and time.monotonic() < deadline
+    return result, tuning.smaller_steps if retry else None
 
-    def run(self, deadline: float) -> tuple[EngineResult, Tuning | None]:
-        """Draws until gates or deadline; a tuning asks for a new start with it."""
-        wanted, pilot = self._config.num_draws, min(PILOT_DRAWS, self._config.num_draws)
-        if self._runner.progress.num_draws <= pilot:
-            self._draw(pilot, deadline)
-            result = self._judge()
-            if other := self._better_tuning(result, deadline):
-                return result, other
-        while True:
-            while wanted < self._runner.progress.num_draws:  # Check where one run would.
-                wanted = math.ceil(wanted * GROWTH)
-            self._draw(wanted, deadline)
-            result = self._judge()
-            done = self._runner.progress.num_draws < wanted or not result.failed
-            if done or _over(deadline) or result.hopeless:
-                self._save(self._runner.progress)
-                retry = not (done or _over(deadline)) and "divergences" in _names(result)
-                return result, self._tuning.smaller_steps if retry else None
-            wanted = math.ceil(wanted * GROWTH)
 
-    def _better_tuning(self, result: EngineResult, deadline: float) -> Tuning | None:
-        """What the pilot says should be tried instead, if there is time for its own pilot."""
-        left = deadline - time.monotonic()
-        if "estimate" in _names(result) or left <= 0:
-            return None
-        if "divergences" in _names(result) and (smaller := self._tuning.smaller_steps):
-            return smaller
-        if self._mixes(result) or left < LONGER * sum(self._runner.progress.seconds.values()):
-            return None
-        return self._tuning.longer_trajectories
-
-    def _mixes(self, result: EngineResult) -> bool:
-        """Whether losses and distances from w* change fast enough for the gates."""
-        distance = self._runner.draws().distance
-        slowest = min(result.diagnostics["ess_bulk"], ess(distance, "bulk"))
-        return slowest >= SLOW * distance.size
-
-    def _draw(self, num_draws: int, deadline: float) -> None:
-        self._runner.run(
-            deadline=deadline, num_draws=num_draws, on_chunk=self._checkpoint, cut_warmup=False
-        )
-
-    def _judge(self) -> EngineResult:
-        """Estimate, diagnostics and gates of all draws so far."""
-        runner, problem = self._runner, self._problem
-        draws = runner.draws()
-        cost = self._abandoned + Cost(runner.progress.seconds, draws.work_total)
-        try:
-            estimate = estimate_llc(
-                draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
-            )
-        except NoEstimate as reason:
-            fixable = not runner.progress.diverged
-            gate = no_estimate("estimate", str(reason), fixable_by_more_draws=fixable)
-            return EngineResult(None, None, {}, (gate,), cost, len(draws.loss))
-        llc, se = estimate.llc_hat, estimate.se_hat
-        diagnostics = {
-            **diagnose(draws, target=runner.target, init_loss=problem.init_loss),
-            **runner.summary(),
-            **self._tuning._asdict(),
-        }
-        gates = check_gates(
-            llc=llc,
-            se=se,
-            diagnostics=diagnostics,
-            evidence=problem.evidence,
-            float64=str(runner.target.arrays.w_star.dtype) == "float64",
-        )
-        return EngineResult(llc, se, diagnostics, tuple(gates), cost, len(draws.loss))
-
-    def _checkpoint(self, progress: Progress) -> None:
-        if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
-            self._save(progress)
-
-    def _save(self, progress: Progress) -> None:
-        save_checkpoint(
-            self._path,
-            identity=self._identity,
-            tuning=self._tuning._asdict(),
-            abandoned=self._abandoned,
-            progress=progress,
-        )
-        self._saved = time.monotonic()
+def _better_tuning(
+    chains: Chains, tuning: Tuning, result: EngineResult, deadline: float
+) -> Tuning | None:
+    """What the pilot says should be tried instead, if there is time for its own pilot."""
+    left = deadline - time.monotonic()
+    if "estimate" in _names(result) or left <= 0:
+        return None
+    if "divergences" in _names(result) and (smaller := tuning.smaller_steps):
+        return smaller
+    effective, size = chains.slowest_ess()
+    if effective >= SLOW * size or left < LONGER * chains.seconds:
+        return None
+    return tuning.longer_trajectories
 
 
 def _chain_settings(config: ReferenceConfig) -> dict[str, Any]:
@@ -217,7 +147,3 @@ def _chain_settings(config: ReferenceConfig) -> dict[str, Any]:
 def _names(result: EngineResult) -> set[str]:
     """Of the gates that failed."""
     return {gate.name for gate in result.failed}
-
-
-def _over(deadline: float) -> bool:
-    return time.monotonic() >= deadline

@@ -1,0 +1,177 @@
+"""Target -> EngineResult: the chains of one engine with one tuning, their gates and their file.
+
+A run that is killed, or whose budget was too short, continues from its checkpoint: step i uses
+the same random numbers whenever it runs, so that the draws are those of an uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.diagnostics import diagnose, ess
+from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.problem import Problem
+from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
+from lambda_hat.references.engine import Cost, EngineResult, Watch
+from lambda_hat.references.gates import GROWTH, Gate, check_gates, no_estimate
+from lambda_hat.samplers.base import Draws
+from lambda_hat.samplers.loop import Progress, Runner
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an engine made of chains is asked for.
+
+    Attributes:
+        problem: what to sample.
+        config: chains, draws, warm-up, metric.
+        seed: of the chains.
+        checkpoint: file to go on from and to keep.
+        identity: what the chains are of; only the same are gone on with.
+        watch: is told from time to time how they stand.
+    """
+
+    problem: Problem
+    config: ReferenceConfig
+    seed: int
+    checkpoint: Path
+    identity: str
+    watch: Watch | None = None
+
+
+Measure = Callable[[Runner], tuple[dict[str, Any], list[Gate]]]
+"""What an engine adds to the diagnostics and gates that all chains have."""
+
+
+class Chains:
+    """Chains with one tuning.
+
+    Args:
+        task: what they are for.
+        method: a sampler's module.
+        config: its settings.
+        tuning: what was found by trying; kept in the file, and told with the diagnostics.
+        abandoned: what chains with other tunings cost before.
+        resume: rebuilds the progress of a file.
+        measure: diagnostics and gates of the engine's own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        method: Any,
+        config: Any,
+        *,
+        tuning: dict[str, Any],
+        abandoned: Cost,
+        resume: Callable[[Any], Progress] | None,
+        measure: Measure | None = None,
+    ):
+        self._task, self._tuning, self._abandoned = task, tuning, abandoned
+        self._measure, self._saved = measure, time.monotonic()
+        target, key = task.problem.target(method.DTYPE), jax.random.key(task.seed)
+        self._runner = Runner(method, target, config, key=key, resume=resume)
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of each chain so far."""
+        return self._runner.progress.num_draws
+
+    @property
+    def seconds(self) -> float:
+        """What these chains have cost so far."""
+        return sum(self._runner.progress.seconds.values())
+
+    @property
+    def state(self) -> Any:
+        """Where the chains stand."""
+        return self._runner.progress.state
+
+    def slowest_ess(self) -> tuple[float, int]:
+        """Effective draws of losses or distances from w*, whichever are fewer, and all draws."""
+        draws = self._runner.draws()
+        return min(ess(draws.loss, "bulk"), ess(draws.distance, "bulk")), draws.loss.size
+
+    def draw(self, num_draws: int, deadline: float) -> None:
+        """Draws until each chain has `num_draws`, or until the deadline."""
+        self._runner.run(
+            deadline=deadline, num_draws=num_draws, on_chunk=self._look, cut_warmup=False
+        )
+
+    def run(self, wanted: int, deadline: float) -> EngineResult:
+        """Draws `wanted` draws of each chain, and more until the gates hold.
+
+        It ends at the deadline, and where a gate fails that more draws cannot fix.
+        """
+        while True:
+            while wanted < self.num_draws:  # Check where one run would.
+                wanted = math.ceil(wanted * GROWTH)
+            self.draw(wanted, deadline)
+            result = self.check()
+            done = self.num_draws < wanted or time.monotonic() >= deadline
+            if done or not result.failed or result.hopeless:
+                self.save()
+                return result
+            wanted = math.ceil(wanted * GROWTH)
+
+    def check(self) -> EngineResult:
+        """Estimate, diagnostics and gates of all draws so far."""
+        runner, problem = self._runner, self._task.problem
+        draws = runner.draws()
+        cost = self._abandoned + Cost(dict(runner.progress.seconds), draws.work_total)
+        nothing = EngineResult(None, None, {}, (), cost, len(draws.loss))
+        try:
+            estimate = estimate_llc(
+                draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
+            )
+        except NoEstimate as reason:
+            fixable = not runner.progress.diverged
+            gate = no_estimate("estimate", str(reason), fixable_by_more_draws=fixable)
+            return replace(nothing, gates=(gate,))
+        found = replace(nothing, llc=estimate.llc_hat, se=estimate.se_hat)
+        return self._judged(found, draws)
+
+    def _judged(self, found: EngineResult, draws: Draws) -> EngineResult:
+        runner, problem = self._runner, self._task.problem
+        assert found.llc is not None and found.se is not None
+        own, gates = self._measure(runner) if self._measure else ({}, [])
+        diagnostics = {
+            **diagnose(draws, target=runner.target, init_loss=problem.init_loss),
+            **runner.summary(),
+            **self._tuning,
+            **own,
+        }
+        common = check_gates(
+            llc=found.llc,
+            se=found.se,
+            diagnostics=diagnostics,
+            evidence=problem.evidence,
+            float64=str(runner.target.arrays.w_star.dtype) == "float64",
+        )
+        return replace(found, diagnostics=diagnostics, gates=(*common, *gates))
+
+    def save(self) -> None:
+        """Writes the file."""
+        save_checkpoint(
+            self._task.checkpoint,
+            identity=self._task.identity,
+            tuning=self._tuning,
+            abandoned=self._abandoned,
+            progress=self._runner.progress,
+        )
+        self._saved = time.monotonic()
+
+    def _look(self, progress: Progress) -> None:
+        """Between two chunks: writes the file and tells how the chains stand, now and then."""
+        if time.monotonic() - self._saved >= CHECKPOINT_SECONDS:
+            self.save()
+            if self._task.watch:
+                self._task.watch(self.check())

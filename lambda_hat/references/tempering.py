@@ -1,0 +1,227 @@
+"""Problem -> EngineResult: replica exchange between the tether and the posterior.
+
+For posteriors that chains at one temperature cannot cross (see `lambda_hat.references.exchange`).
+A short pilot measures the barrier between tether and posterior, which says how many rungs there
+must be, and whether steps must be smaller, so that transitions do not diverge. What was tried is
+counted in the cost, and its draws are not used.
+
+Besides draws of the posterior a run gives log Z and the LLC at every temperature.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.problem import Problem
+from lambda_hat.references import exchange, ladder
+from lambda_hat.references.chains import Chains, Task
+from lambda_hat.references.checkpoint import load_checkpoint
+from lambda_hat.references.engine import Cost, EngineResult, Watch
+from lambda_hat.references.gates import DIVERGENCE_RATE, Gate, check_round_trips
+from lambda_hat.samplers.loop import Runner
+from lambda_hat.store import digest
+from lambda_hat.target import Target, loss
+
+PILOT_RUNGS = 8
+PILOT_DRAWS = 250
+PILOT_WARMUP = 4
+"""The pilot's adaptation is so many times shorter."""
+FIRST_DRAWS = 1_000
+"""Iterations after which divergences are looked at again."""
+DRAWS_A_CHECK = 5
+"""Gates are checked first after so many times fewer iterations than draws of a plain chain: one
+iteration moves every rung, and swaps make its draws nearly independent."""
+LONGEST = 2
+"""Trajectories are so many times shorter than those of a plain chain, whose draws they need not
+make independent alone."""
+TETHER_DRAWS = 256
+HIGHEST_TARGET_ACCEPT = 0.9998
+
+
+class Tuning(NamedTuple):
+    """What ladders are run with, found by trying."""
+
+    temperatures: tuple[float, ...]
+    target_accept: float
+    pilot: bool
+
+    def after(self, result: EngineResult, temperatures: tuple[float, ...]) -> Tuning:
+        """With these temperatures, and with steps so small that transitions do not diverge."""
+        return Tuning(temperatures, _smaller(self.target_accept, result), False)
+
+
+def sample_tempering(
+    problem: Problem,
+    config: ReferenceConfig,
+    *,
+    budget_sec: float,
+    seed: int,
+    checkpoint: Path,
+    watch: Watch | None = None,
+) -> EngineResult:
+    """The replica-exchange part of a reference: estimate, diagnostics, gates and cost.
+
+    Checks the gates after a fifth of `num_draws` iterations, and goes on until they hold, until
+    one fails that more draws cannot fix, or until the deadline.
+
+    Args:
+        problem: what to sample.
+        config: ladders (`num_chains`), iterations, warm-up, metric.
+        budget_sec: wall time for these ladders, that of earlier runs counted.
+        seed: of the ladders.
+        checkpoint: file to go on from and to keep.
+        watch: is told from time to time how the ladders stand.
+
+    Returns:
+        Its estimate, with draws counted by ladder; without one a gate says why.
+    """
+    identity = digest([problem.pid, problem.target_id, seed, _ladder_settings(config)])
+    task = Task(problem, config, seed, checkpoint, identity, watch)
+    with jax.enable_x64(True):
+        stored = load_checkpoint(checkpoint, identity=identity)
+        tuning = _stored_tuning(stored.tuning) if stored else _first_tuning(task)
+        abandoned = stored.abandoned if stored else Cost()
+        deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
+        resume = stored.rebuild if stored else None
+        while True:
+            chains = _chains(task, tuning, abandoned, resume)
+            result, other = _run(chains, tuning, config, deadline)
+            if other is None:
+                return result
+            tuning, abandoned, resume = other, result.cost, None
+
+
+def _run(
+    chains: Chains, tuning: Tuning, config: ReferenceConfig, deadline: float
+) -> tuple[EngineResult, Tuning | None]:
+    """Draws until gates or deadline; a tuning asks for a new start with it."""
+    if tuning.pilot:
+        chains.draw(PILOT_DRAWS, deadline)
+        result = chains.check()
+        if chains.num_draws < PILOT_DRAWS:
+            chains.save()
+            return result, None
+        return result, tuning.after(result, _wanted_temperatures(chains.state))
+    if chains.num_draws <= FIRST_DRAWS:
+        chains.draw(FIRST_DRAWS, deadline)
+        if (result := chains.check()).llc is not None and time.monotonic() < deadline:
+            other = tuning.after(result, tuning.temperatures)
+            if other != tuning:
+                return result, other
+    result = chains.run(max(config.num_draws // DRAWS_A_CHECK, FIRST_DRAWS), deadline)
+    other = tuning.after(result, tuning.temperatures)
+    retry = result.hopeless and other != tuning and time.monotonic() < deadline
+    return result, other if retry else None
+
+
+def _smaller(target_accept: float, result: EngineResult) -> float:
+    """A target acceptance at which fewer transitions diverge than the gate allows.
+
+    Both go to zero together: one minus acceptance, and, about as fast, the share that diverges.
+    """
+    rate = result.diagnostics.get("divergence_rate", 0.0)
+    if rate < DIVERGENCE_RATE:
+        return target_accept
+    fewer = min(max(0.5 * DIVERGENCE_RATE / rate, 0.02), 0.5)
+    return min(1.0 - fewer * (1.0 - target_accept), HIGHEST_TARGET_ACCEPT)
+
+
+def _first_tuning(task: Task) -> Tuning:
+    """The pilot's: rungs by equal factors, from where the loss begins to be felt."""
+    target = task.problem.target(exchange.DTYPE)
+    temperatures = ladder.first_temperatures(_coldest(target, task.seed), PILOT_RUNGS)
+    return Tuning(temperatures, (1.0 + task.config.target_accept) / 2.0, True)
+
+
+def _coldest(target: Target, seed: int) -> float:
+    """The temperature at which draws of the tether have a median excess nbeta L of one."""
+    form, arrays = target.form, target.arrays
+    shape = (TETHER_DRAWS, target.d)
+    normal = jax.random.normal(jax.random.key(seed), shape, arrays.w_star.dtype)
+    losses = jax.jit(lambda arrays, w: jax.lax.map(lambda w: loss(form, arrays, w), w))
+    excess = losses(arrays, arrays.w_star + normal / jnp.sqrt(arrays.gamma)) - target.init_loss
+    median = float(np.nanmedian(np.abs(np.asarray(excess))))
+    return min(0.5, max(1.0 / (target.nbeta * median), 1e-12)) if median > 0 else 0.5
+
+
+def _wanted_temperatures(state: exchange.State) -> tuple[float, ...]:
+    """As many as the pilot's barrier asks for, where it says that they should be."""
+    temperatures = np.asarray(state.tuning.temperatures)
+    rejection = _rejection(state.totals)
+    count = ladder.num_rungs(float(rejection.sum()))
+    moved = ladder.equal_rejection(jnp.asarray(temperatures), jnp.asarray(rejection), count)
+    return tuple(np.asarray(moved).tolist())
+
+
+def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
+    """Ladders at their starts, or where `resume` left them."""
+    config = task.config
+    num_warmup = config.num_warmup // (PILOT_WARMUP if tuning.pilot else 1)
+    settings = exchange.Config(
+        temperatures=tuning.temperatures,
+        num_chains=config.num_chains,
+        num_warmup=num_warmup,
+        steps=num_warmup + config.num_draws,
+        target_accept=tuning.target_accept,
+        num_integration_steps=max(1, config.num_integration_steps // LONGEST),
+        dense_metric_max_dim=config.dense_metric_max_dim,
+    )
+    return Chains(
+        task,
+        exchange,
+        settings,
+        tuning=tuning._asdict(),
+        abandoned=abandoned,
+        resume=resume,
+        measure=_measure,
+    )
+
+
+def _measure(runner: Runner) -> tuple[dict[str, Any], list[Gate]]:
+    """What ladders have besides chains: rungs, round trips, log Z."""
+    state, nbeta = runner.progress.state, runner.target.nbeta
+    totals, trips = state.totals, np.asarray(state.round_trips)
+    temperatures, count = np.asarray(state.tuning.temperatures), float(totals.iterations)
+    llc = temperatures[:, None] * nbeta * np.asarray(totals.excess) / count
+    log_z = np.log(np.asarray(totals.weight) / count).sum(axis=0)
+    rejection = _rejection(totals)
+    found = {
+        "temperatures": temperatures.tolist(),
+        "llc_by_temperature": llc.mean(axis=1).tolist(),
+        "llc_by_temperature_se": _error(llc).tolist(),
+        "swap_rejection": rejection.tolist(),
+        "barrier": float(rejection.sum()),
+        "acceptance_by_temperature": (np.asarray(totals.acceptance).mean(axis=1) / count).tolist(),
+        "step_sizes": np.exp(np.asarray(state.tuning.log_step_size)).tolist(),
+        "round_trips": trips.tolist(),
+        "log_z": float(log_z.mean()),
+        "log_z_se": float(_error(log_z)),
+    }
+    return found, [check_round_trips(trips.tolist())]
+
+
+def _rejection(totals: exchange.Totals) -> np.ndarray:
+    """Share of the swaps of each pair of neighbours that were rejected."""
+    return 1.0 - np.asarray(totals.swap).mean(axis=1) / float(totals.iterations)
+
+
+def _error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over ladders, the last axis."""
+    return values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
+
+
+def _stored_tuning(stored: dict[str, Any]) -> Tuning:
+    return Tuning(**{**stored, "temperatures": tuple(stored["temperatures"])})
+
+
+def _ladder_settings(config: ReferenceConfig) -> dict[str, Any]:
+    """What the ladders depend on; their length is not part of it, so that they can grow."""
+    names = ("num_chains", "num_warmup", "target_accept", "num_integration_steps")
+    return {name: getattr(config, name) for name in (*names, "dense_metric_max_dim")}

@@ -1,0 +1,254 @@
+"""Replica exchange: exact answers on singular posteriors, basins weighed, resuming."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+from lambda_hat.conf import compose_problem
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.problem import Problem
+from lambda_hat.problem.build import build_problem
+from lambda_hat.references import chains, ladder, tempering
+from lambda_hat.references.analytic import llc_exact
+from lambda_hat.references.engine import EngineResult
+from lambda_hat.references.gates import check_round_trips
+from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.references.tempering import sample_tempering
+from lambda_hat.samplers import loop, program
+from lambda_hat.target import Target, make_target
+
+N = 1000
+LONG = 600.0
+"""Seconds that none of these needs."""
+
+
+@functools.cache
+def problem(model: str, **values: Any) -> Problem:
+    over = {"data": {"n": N}, "model": values, "posterior": {"gamma": 1.0}}
+    return build_problem(compose_problem({"model": model, "data": "small", "overrides": over}))
+
+
+def tempered(given: Any, folder: Path, **settings: Any) -> EngineResult:
+    asked = {"budget_sec": LONG, "seed": 1, "checkpoint": folder / "ladders.ckpt"}
+    return sample_tempering(given, ReferenceConfig(), **{**asked, **settings})
+
+
+def failed(result: EngineResult) -> list[str]:
+    return [gate.name for gate in result.failed]
+
+
+# Exact answers where chains at one temperature diverge or creep.
+
+
+@pytest.mark.parametrize(
+    "model, values",
+    [
+        ("normal_crossing", {"powers": (3,)}),
+        ("normal_crossing", {"powers": (1, 2)}),
+        ("normal_crossing", {"powers": (2, 2)}),
+        ("normal_crossing", {"powers": (1, 1, 1)}),
+        ("deep_linear", {"widths": (3, 3, 1)}),
+        ("deep_linear", {"widths": (4, 3, 2)}),
+    ],
+)
+def test_singular_posteriors_pass_their_gates(model: str, values: dict, tmp_path: Path) -> None:
+    given = problem(model, **values)
+    exact, found = llc_exact(given), tempered(given, tmp_path)
+    assert exact is not None and found.llc is not None and found.se is not None
+    assert failed(found) == []
+    assert found.se <= 0.02 * exact
+    assert abs(found.llc - exact) < 3 * found.se
+    assert found.cost.seconds["warmup"] + found.cost.seconds["sample"] < 60.0
+
+
+def test_the_ladder_has_log_z_and_the_llc_at_every_temperature(tmp_path: Path) -> None:
+    given = problem("quadratic", curvature=(1.0, 4.0, 0.1))
+    found = tempered(given, tmp_path).diagnostics
+    h, nbeta = np.array([1.0, 4.0, 0.1]), given.config.nbeta
+    log_z = -0.5 * np.sum(np.log1p(nbeta * h))
+    assert abs(found["log_z"] - log_z) < 4 * found["log_z_se"]
+    heat = nbeta * np.array(found["temperatures"])[:, None] * h
+    exact = np.sum(0.5 * heat / (heat + 1.0), axis=1)
+    off = np.abs(np.array(found["llc_by_temperature"]) - exact)
+    assert (off <= 5 * np.array(found["llc_by_temperature_se"]) + 1e-12).all()
+
+
+# Two basins.
+
+
+@dataclass(frozen=True)
+class TwoBasins:
+    """L(w) = w_1^2 (steep (w_1 - apart)^2 + floor) + w_2^2 / 2: a second basin, higher up."""
+
+    steep: float = 0.5
+    apart: float = 2.0
+    floor: float = 0.25 / 145
+    has_rows: bool = False
+
+    def losses(self, w: Array, data: Any) -> Array:
+        well = w[0] ** 2 * (self.steep * (w[0] - self.apart) ** 2 + self.floor)
+        return (well + 0.5 * w[1] ** 2)[None]
+
+
+@dataclass(frozen=True)
+class Toy:
+    """What an engine asks of a problem."""
+
+    pid = "p_two_basins"
+    target_id = "t_two_basins"
+    init_loss = 0.0
+    gamma = 0.2
+    nbeta = N / np.log(N)
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        return {"status": "exact"}
+
+    def target(self, dtype: str) -> Target:
+        return make_target(
+            TwoBasins(),
+            np.zeros(1),
+            np.zeros(2),
+            nbeta=self.nbeta,
+            gamma=self.gamma,
+            n=N,
+            init_loss=0.0,
+            dtype=dtype,
+        )
+
+    @property
+    def exact(self) -> tuple[float, float]:
+        """The LLC, and the weight of the second basin, by quadrature."""
+        x, form = np.linspace(-3.0, 5.0, 400_001), TwoBasins()
+        well = x**2 * (form.steep * (x - form.apart) ** 2 + form.floor)
+        density = np.exp(-self.nbeta * well - 0.5 * self.gamma * x**2)
+        density /= density.sum()
+        other = 0.5 * self.nbeta / (self.nbeta + self.gamma)
+        return float(self.nbeta * density @ well + other), float(density[x > 1.0].sum())
+
+
+def test_two_basins_are_weighed_that_chains_of_one_temperature_never_see(tmp_path: Path) -> None:
+    toy: Any = Toy()
+    llc, weight = toy.exact
+    assert 0.1 < weight < 0.3
+    asked = {"budget_sec": LONG, "seed": 1, "checkpoint": tmp_path / "chains.ckpt"}
+    blind = sample_hmc(toy, ReferenceConfig(), **asked)
+    assert blind.llc is not None and blind.se is not None
+    assert blind.llc < llc - 10 * blind.se and failed(blind) == []  # Wrong, and sure of it.
+    found = tempered(toy, tmp_path)
+    assert found.llc is not None and found.se is not None and failed(found) == []
+    assert abs(found.llc - llc) < 3 * found.se and found.se < 0.02 * llc
+    assert min(found.diagnostics["round_trips"]) > 100
+
+
+# Ladders.
+
+
+def test_temperatures_are_moved_to_where_rejections_are_equal() -> None:
+    """On a quadratic of many dimensions the barrier grows evenly in log t, beyond the tether's."""
+    temperatures = jnp.array([0.0, 1e-3, 1e-2, 0.5, 1.0])
+    rejection = jnp.array([0.1, 0.4, 0.4, 0.1])
+    moved = np.asarray(ladder.equal_rejection(temperatures, rejection, 9))
+    assert moved[0] == 0.0 and moved[-1] == 1.0 and (np.diff(moved) > 0).all()
+    barrier = np.concatenate([[0.0], np.cumsum(rejection)])
+    x = np.log1p(np.asarray(temperatures) / 1e-3)
+    at = np.interp(np.log1p(moved / 1e-3), x, barrier)
+    assert np.diff(at) == pytest.approx(np.full(8, 1.0 / 8), rel=1e-4)
+
+
+def test_a_high_barrier_gets_more_rungs() -> None:
+    assert [ladder.num_rungs(barrier) for barrier in (0.5, 3.5, 6.0, 10.0, 40.0)] == [
+        8, 8, 13, 21, 24,
+    ]  # fmt: skip
+
+
+def test_rounds_double_and_fill_the_warm_up() -> None:
+    for num_warmup in (31, 250, 1000):
+        rounds = ladder.rounds(num_warmup)
+        lengths = np.diff([-1, *rounds.closes])
+        assert rounds.closes[-1] == num_warmup - 1 == rounds.end - 1
+        assert lengths[1:] / lengths[:-1] == pytest.approx(np.full(4, 2.0), rel=0.6)
+
+
+def test_a_ladder_that_nothing_climbs_is_not_believed() -> None:
+    gate = check_round_trips([30, 2, 40, 50])
+    assert not gate.passed and gate.fixable_by_more_draws and gate.value == 2
+    assert check_round_trips([30, 20, 40, 50]).passed
+
+
+# Killed and continued.
+
+
+class Ticking:
+    """A clock that moves on whenever it is looked at, so that budgets end at the same draw."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_budget_cut_in_pieces_gives_the_same_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Ticking()
+    for module in (loop, program, chains, tempering):
+        monkeypatch.setattr(module, "time", clock)
+    given = problem("quadratic", curvature=(1.0, 4.0, 0.1))
+    whole = tempered(given, tmp_path / "whole", budget_sec=1e9)
+    assert failed(whole) == []
+    draws, found = [], tempered(given, tmp_path / "parts", budget_sec=300.0)
+    while found.draws < whole.draws or found.failed:
+        draws.append((found.diagnostics.get("pilot"), found.draws))
+        found = tempered(given, tmp_path / "parts", budget_sec=300.0 * (len(draws) + 1))
+        assert len(draws) < 100
+    assert len(set(draws)) > 3
+    assert (found.llc, found.se, found.draws) == (whole.llc, whole.se, whole.draws)
+    assert found.cost.work == whole.cost.work and found.gates == whole.gates
+    assert dict(found.diagnostics) == dict(whole.diagnostics)
+
+
+def test_a_killed_run_goes_on_and_ends_where_it_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = problem("normal_crossing", powers=(1, 2))
+    whole = tempered(given, tmp_path / "whole")
+    monkeypatch.setattr(chains, "CHECKPOINT_SECONDS", 0.0)
+    save, kills = chains.save_checkpoint, 0
+    found = None
+    while found is None:
+        count = 0
+
+        def save_and_die(*args: Any, **kwargs: Any) -> None:
+            nonlocal count
+            save(*args, **kwargs)
+            count += 1
+            if count == 4:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(chains, "save_checkpoint", save_and_die)
+        try:
+            found = tempered(given, tmp_path / "parts")
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills > 2
+    assert (found.llc, found.se) == (whole.llc, whole.se)
+    assert found.cost.work == whole.cost.work
+
+
+def test_draws_do_not_depend_on_the_precision_of_the_caller(tmp_path: Path) -> None:
+    """The whole engine runs in float64, wherever it is called from."""
+    assert not jax.config.read("jax_enable_x64")
+    found = tempered(problem("quadratic", curvature=(1.0, 4.0, 0.1)), tmp_path)
+    assert "float64" not in failed(found)
