@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
-POOLS_FIRST = ("test_execution", "test_pbs", "test_slurm")
-"""Parsl forks to start its workers. The commands never load JAX, but a test process that has used
-it holds threads that a fork does not survive cleanly."""
+FIRST = ("test_internals", "test_execution", "test_pbs", "test_slurm")
+"""First what says that Parsl or Optuna has moved. Then what opens pools: Parsl forks to start its
+workers. The commands never load JAX, but a test process that has used it holds threads that a fork
+does not survive cleanly."""
 
 
 def pytest_configure() -> None:
@@ -18,4 +19,5 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in POOLS_FIRST)
+    places = {stem: place for place, stem in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
@@ -506,3 +507,53 @@ def test_workers_run_side_by_side(parsl_pool: Pool, tmp_path: Path) -> None:
         [parsl_pool.submit("toy_apps:meet", str(tmp_path), name, 1) for name in "ab"], TIMEOUT
     )
     assert len(done) == 2
+
+
+# Providers that are neither this machine nor SLURM nor PBS
+
+ELSEWHERE = """
+import os, signal
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider
+from lambda_hat.execution.local import worker_init
+
+
+class Elsewhere(LocalProvider):
+    _label, walltime = "elsewhere", "an hour"
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self._label = "elsewhere"
+
+    def cancel(self, job_ids):
+        for job_id in job_ids:
+            try:
+                os.killpg(os.getpgid(self.resources[job_id]["remote_pid"]), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return [True] * len(job_ids)
+
+
+def fresh_config():
+    provider = Elsewhere(init_blocks=1, max_blocks=1, worker_init=worker_init())
+    executor = HighThroughputExecutor(
+        label="elsewhere", address="127.0.0.1", max_workers_per_node=1, provider=provider
+    )
+    return Config(executors=[executor], strategy="simple", strategy_period=1)
+"""
+
+
+def test_another_provider_is_used_with_one_warning_and_not_as_if_it_were_pbs(
+    config_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "elsewhere.py"
+    path.write_text(ELSEWHERE)
+    with open_pool(parsl_config=path, run_dir=tmp_path / "run", trial_sec=100.0) as pool:
+        assert pool.description == "ELSEWHERE: up to 1 job of 1 node with 1 worker each"
+        worker = psutil.Process(pool.submit("toy_apps:whereabouts").result(TIMEOUT)["pid"])
+        names = {thread.name for thread in threading.enumerate()}
+    assert "watchdog" not in names
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith("lambda_hat")]
+    assert len(ours) == 1 and "runs on Elsewhere, and only this machine, SLURM and PBS" in ours[0]
+    assert _survivors([worker], within=5.0) == []

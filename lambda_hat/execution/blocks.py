@@ -1,4 +1,4 @@
-"""Blocks: the jobs that hold the workers, named such that they can be found and ended."""
+"""Ends the jobs that hold the workers ("blocks"), and finds those that a killed command left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,26 @@ from typing import Any
 
 import psutil
 
+from lambda_hat.execution.parsl_internals import (
+    has_job_ended,
+    job_ids,
+    local_pid,
+    note_cancelled,
+)
+
 logger = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT_SEC = 60
+CANCEL_COMMANDS = {"slurm": "scancel", "pbspro": "qdel", "torque": "qdel"}
+"""Of the batch schedulers whose jobs we look after, by their provider's label."""
+
+
+def is_known(provider: Any) -> bool:
+    """Whether a provider is one whose blocks we look after: this machine, SLURM or PBS.
+
+    Those of any other are Parsl's alone: they are started and ended as Parsl does.
+    """
+    return provider.label == "local" or provider.label in CANCEL_COMMANDS
 
 
 def num_workers(executor: Any) -> int:
@@ -39,22 +56,25 @@ def _count(number: int, noun: str) -> str:
 
 def end_block(executor: Any, job_id: str) -> None:
     """Ends one block and all that runs in it; Parsl replaces it when there is work."""
-    from parsl.jobs.states import JobState, JobStatus
-
-    job = executor.provider.resources[job_id]
-    if job["status"].terminal:
+    if has_job_ended(executor, job_id):
         return
     if executor.provider.label == "local":  # Parsl's own way needs the command `ps`.
-        _kill_group(job["remote_pid"])
-        job["status"] = JobStatus(JobState.CANCELLED)
+        _kill_group(local_pid(executor, job_id))
+        note_cancelled(executor, job_id)
     else:
         executor.provider.cancel([job_id])
 
 
 def end_blocks(executor: Any) -> None:
     """Ends all blocks of an executor."""
-    for job_id in list(executor.provider.resources):
-        end_block(executor, job_id)
+    if is_known(executor.provider):
+        for job_id in job_ids(executor):
+            end_block(executor, job_id)
+        return
+    try:
+        executor.provider.cancel(job_ids(executor))
+    except Exception as error:  # Another's code, of which we know nothing.
+        logger.warning("the blocks of executor %s may live on: %s", executor.label, error)
 
 
 def _kill_group(pid: int) -> None:
@@ -68,19 +88,25 @@ def cancel_leftovers(executor: Any, token: str) -> list[str]:
     """Ends the blocks that a killed command left behind: those whose name carries `token`.
 
     Returns:
-        The ids of the jobs (or local processes) that were ended.
+        The ids of the jobs (or local processes) that were ended; none where the provider is one
+        whose blocks we do not look after, which is said.
     """
     provider = executor.provider
+    if not is_known(provider):
+        logger.warning(
+            "Executor %s runs on %s, and only this machine, SLURM and PBS are looked after: cancel "
+            "by hand what a killed command leaves there. A job whose workers hang is not replaced.",
+            executor.label,
+            type(provider).__name__,
+        )
+        return []
     if provider.label == "local":
         return _kill_local_leftovers(token)
-    if provider.label == "slurm":
-        clusters = [f"--clusters={provider.clusters}"] if provider.clusters else []
-        left = _slurm_leftovers(clusters, token)
-        command = ["scancel", *clusters]
-    else:
-        left, command = _pbs_leftovers(token), ["qdel"]
+    clusters = [f"--clusters={c}"] if (c := getattr(provider, "clusters", None)) else []
+    slurm = provider.label == "slurm"
+    left = _slurm_leftovers(clusters, token) if slurm else _pbs_leftovers(token)
     if left:
-        _run([*command, *left])
+        _run([CANCEL_COMMANDS[provider.label], *clusters, *left])
         logger.warning("cancelled jobs that an earlier run left behind: %s", ", ".join(left))
     return left
 

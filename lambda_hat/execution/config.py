@@ -1,4 +1,4 @@
-"""File -> Parsl Config: loaded, checked, and made to survive what kills processes."""
+"""Loads a Parsl Config from a file, checks it, and makes it survive what kills processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import socket
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -18,6 +17,12 @@ import psutil
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.execution import local
+from lambda_hat.execution.blocks import is_known
+from lambda_hat.execution.parsl_internals import (
+    stop_when_no_block_starts,
+    use_addresses,
+    use_interchange,
+)
 
 if TYPE_CHECKING:
     from parsl.config import Config
@@ -30,8 +35,6 @@ PLAIN_PATH = re.compile(r"[\w.,:/@%+=-]+")
 TOKEN = re.compile("[0-9a-f]{12}")
 DRAIN_MARGIN_SEC = 60.0
 """Kept free at the end of a block, beyond the longest trial."""
-FAILED_BLOCKS_IN_A_ROW = 3
-"""After so many blocks whose workers never came up, no more are asked for."""
 
 
 def local_config_path() -> Path:
@@ -134,7 +137,7 @@ def _provider_faults(name: str, provider: Any, trial_sec: float | None) -> list[
 
 
 def walltime_sec(provider: Any) -> float | None:
-    """Seconds that a block lives, or None where its provider sets no limit.
+    """Seconds that a block lives, or None where its provider sets no limit that we can read.
 
     Raises:
         ConfigError: The walltime is not in hours, minutes and seconds.
@@ -142,8 +145,10 @@ def walltime_sec(provider: Any) -> float | None:
     text = getattr(provider, "walltime", None)
     if not text:
         return None
-    parts = text.split(":")
+    parts = str(text).split(":")
     if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        if not is_known(provider):
+            return None  # It may count otherwise, and looks after its blocks itself.
         raise ConfigError([f"A walltime must read HH:MM:SS, but got {text!r}."])
     hours, minutes, seconds = map(int, parts)
     return 3600.0 * hours + 60.0 * minutes + seconds
@@ -195,14 +200,9 @@ def _plain_alias(run_dir: Path) -> Path:
 
 def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> None:
     executor.label = f"{executor.label}-{token}"
-    executor.interchange_launch_cmd = [
-        sys.executable,
-        "-m",
-        "lambda_hat.execution.interchange",
-        str(os.getpid()),
-    ]
-    if executor.address == ANY_ADDRESS:  # Left to Parsl, it would ask a service in the internet.
-        executor.all_addresses = own_addresses()
+    use_interchange(executor, "lambda_hat.execution.interchange", str(os.getpid()))
+    if executor.address == ANY_ADDRESS:
+        use_addresses(executor, own_addresses())
     executor.block_error_handler = stop_when_no_block_starts
     walltime = walltime_sec(executor.provider)
     if walltime and trial_sec and executor.drain_period is None:
@@ -215,17 +215,3 @@ def own_addresses() -> set[str]:
     found = [a for addresses in psutil.net_if_addrs().values() for a in addresses]
     numbers = {a.address for a in found if a.family == socket.AF_INET}
     return {n for n in numbers if not n.startswith("127.")} or {LOOPBACK[0]}
-
-
-def stop_when_no_block_starts(executor: Any, status: dict[str, Any]) -> None:
-    """Gives up when the newest blocks all ended before a worker came up.
-
-    Parsl's own handler also gives up when the only block was killed at work.
-    """
-    from parsl.jobs.error_handlers import windowed_error_handler
-    from parsl.jobs.states import JobState
-
-    wanted = {block: s for block, s in status.items() if s.state != JobState.SCALED_IN}
-    newest = sorted(wanted, key=int)[-FAILED_BLOCKS_IN_A_ROW:]
-    if all(wanted[block].state == JobState.MISSING for block in newest):
-        windowed_error_handler(executor, wanted, FAILED_BLOCKS_IN_A_ROW)

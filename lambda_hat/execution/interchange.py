@@ -1,4 +1,4 @@
-"""Parsl's interchange, bound to the life of the command that started it.
+"""Starts Parsl's interchange such that it dies with the command that started it.
 
 Parsl starts it in the command's process group and leaves it running when the command is killed.
 Here it leaves that group, so that Ctrl-C does not reach it and the command can still talk to it
@@ -12,6 +12,8 @@ import os
 import runpy
 import signal
 import sys
+
+from lambda_hat.execution.parsl_internals import INTERCHANGE_MODULE
 
 PR_SET_PDEATHSIG = 1
 
@@ -27,4 +29,4 @@ def die_with(parent: int) -> None:
 if __name__ == "__main__":
     os.setsid()
     die_with(int(sys.argv[1]))
-    runpy.run_module("parsl.executors.high_throughput.interchange", run_name="__main__")
+    runpy.run_module(INTERCHANGE_MODULE, run_name="__main__")

@@ -1,8 +1,7 @@
-"""Tasks -> Futures by Parsl, with retries that can tell a deadline from a lost worker."""
+"""A pool of Parsl's workers, with retries that can tell a deadline from a lost worker."""
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
 import signal
@@ -11,7 +10,8 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lambda_hat.execution.blocks import describe, end_blocks, num_workers
+from lambda_hat.execution import parsl_internals
+from lambda_hat.execution.blocks import describe, end_blocks, is_known, num_workers
 from lambda_hat.execution.errors import PoolLost
 from lambda_hat.execution.pool import TaskFunction, check_deadline, name_of
 from lambda_hat.execution.signals import blocked
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 logging.getLogger("parsl").addHandler(logging.NullHandler())  # Or it speaks on the terminal.
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SOCKETS_SEC = 2.0
-"""How long a thread that reads a dead interchange's socket may take to notice."""
 CLEAN_UP_SEC = 30.0
 """Parsl is given so long to end its processes; it takes a tenth of a second."""
 
@@ -52,7 +50,7 @@ class ParslPool:
             with blocked(*INTERRUPTS):
                 self._abandon()
                 for executor in self._executors:
-                    _drop_sockets(executor)
+                    parsl_internals.drop_sockets(executor)
             raise
 
     @property
@@ -99,14 +97,14 @@ class ParslPool:
             self._log.close()
 
     def _start(self, config: Config) -> None:
-        from parsl.dataflow.dflow import DataFlowKernel
-
         with blocked(signal.SIGINT, signal.SIGHUP):  # A Ctrl-C must not reach the interchange.
-            self._dfk = DataFlowKernel(config)
-        self._log = _log_to(Path(self._dfk.run_dir) / "parsl.log")
-        self._markers = Path(self._dfk.run_dir) / "running"
+            self._kernel = parsl_internals.start_kernel(config)
+        self._folder = parsl_internals.run_folder(self._kernel)
+        self._log = _log_to(self._folder / "parsl.log")
+        self._markers = self._folder / "running"
         self._markers.mkdir()
-        self._watchdogs = [Watchdog(e, self._markers, self._deadlines) for e in self._executors]
+        watched = [executor for executor in self._executors if is_known(executor.provider)]
+        self._watchdogs = [Watchdog(e, self._markers, self._deadlines) for e in watched]
         for executor in self._executors:
             threading.Thread(target=self._watch, args=(executor,), daemon=True).start()
 
@@ -114,31 +112,29 @@ class ParslPool:
         """Ends all processes, in Parsl's way if it gets there."""
         for watchdog in self._watchdogs:
             watchdog.stop()
-        if not any(executor.interchange_proc.poll() is not None for executor in self._executors):
+        if not any(parsl_internals.interchange_has_ended(e) for e in self._executors):
             tidy = threading.Thread(target=self._clean_up, daemon=True)
             tidy.start()
             tidy.join(CLEAN_UP_SEC)  # It would wait for ever for an interchange that dies now.
             if not tidy.is_alive():
                 return
         self._abandon()
-        atexit.unregister(self._dfk.atexit_cleanup)
+        parsl_internals.forget(self._kernel)
 
     def _clean_up(self) -> None:
         for executor in self._executors:
-            if executor.provider.label == "local" or executor.bad_state_is_set:
+            if executor.provider.label == "local" or parsl_internals.refuses_all(executor):
                 end_blocks(executor)
         for watchdog in self._watchdogs:
             watchdog.join()
-        self._dfk.cleanup()
+        self._kernel.cleanup()
 
     def _abandon(self) -> None:
         """Ends all processes without a word to the interchange, which may not answer."""
         for executor in self._executors:
-            executor.set_bad_state_and_fail_all(PoolLost("The pool is closed."))  # No new blocks.
+            parsl_internals.refuse_all(executor, PoolLost("The pool is closed."))
             end_blocks(executor)
-            if executor.interchange_proc is not None:
-                executor.interchange_proc.kill()
-                executor.interchange_proc.wait()
+            parsl_internals.kill_interchange(executor)
 
     def _launch(self, task: Task) -> None:
         with self._lock:  # Parsl numbers its tasks without a lock.
@@ -146,13 +142,14 @@ class ParslPool:
                 self._finish(task, error=self._lost or PoolLost("The pool was closed."))
                 return
             marker = str(self._markers / task.attempt)
-            done = self._dfk.submit(
+            done = parsl_internals.submit(
+                self._kernel,
                 run_task,
-                app_args=(task.function_name, task.args, task.kwargs),
-                app_kwargs={"marker": marker, "deadline_sec": task.deadline_sec},
-                executors="all",
-                cache=False,
-                ignore_for_cache=None,
+                task.function_name,
+                task.args,
+                task.kwargs,
+                marker=marker,
+                deadline_sec=task.deadline_sec,
             )
         done.add_done_callback(lambda done: self._settle(task, done))
 
@@ -193,12 +190,12 @@ class ParslPool:
 
     def _watch(self, executor: Any) -> None:
         """Fails all tasks when the interchange dies, which Parsl itself does not see."""
-        code = executor.interchange_proc.wait()
+        code = parsl_internals.wait_for_interchange(executor)
         with self._lock:
             if self._closed:
                 return
             self._lost = PoolLost(
-                f"Parsl's interchange ended with exit code {code} (logs in {self._dfk.run_dir})."
+                f"Parsl's interchange ended with exit code {code} (logs in {self._folder})."
             )
         self._fail_all(self._lost)
 
@@ -211,18 +208,3 @@ def _log_to(path: Path) -> logging.Handler:
     parsl.setLevel(logging.INFO)
     parsl.addHandler(handler)
     return handler
-
-
-def _drop_sockets(executor: Any) -> None:
-    """Closes the sockets of an executor whose start failed, unsent messages and all.
-
-    Left to the garbage collector, they would wait for an interchange that is no more, and the
-    command would never end.
-    """
-    reader = getattr(executor, "_result_queue_thread", None)
-    if reader is not None:
-        reader.join(SOCKETS_SEC)  # It ends by itself once the executor is in a bad state.
-    for name in ("outgoing_q", "incoming_q", "command_client"):
-        pipe = getattr(executor, name, None)
-        if pipe is not None:
-            pipe.zmq_context.destroy(linger=0)

@@ -16,6 +16,7 @@ from lambda_hat.execution.errors import (
     TaskFailed,
     WorkerLost,
 )
+from lambda_hat.execution.parsl_internals import is_pool_lost, is_worker_lost
 
 MAX_WORKERS_LOST = 2
 """A task whose worker dies is run again so often: it may be what kills them."""
@@ -52,17 +53,15 @@ class Task:
         Returns:
             What the task's own future ends with, or None when the task is to run again.
         """
-        from parsl.executors.high_throughput import errors
-
         if isinstance(error, TaskFailed | DiskFault):
             return error
         trace = self._take_trace(markers)
         if trace:
             return DeadlineExceeded(self.deadline_sec, trace)
         logs = f"(logs in {markers.parent})"
-        if isinstance(error, errors.WorkerLost):
+        if is_worker_lost(error):
             self.workers_lost += 1
-        elif isinstance(error, errors.ManagerLost):
+        elif is_pool_lost(error):
             self.blocks_lost += 1
         else:
             return PoolLost(f"{error} {logs}")

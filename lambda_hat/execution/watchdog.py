@@ -1,4 +1,4 @@
-"""Watchdog: replaces a block of workers that holds tasks and runs none of them.
+"""Replaces a block of workers that holds tasks and runs none of them.
 
 Idle workers of Parsl wait for tasks under one lock. A worker that is killed while it holds the
 lock takes it along: the others never see a task again, and heartbeats go on. So the tasks that
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.execution.blocks import end_block
+from lambda_hat.execution.parsl_internals import WorkerPool, job_of, worker_pools
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,9 @@ class Watchdog:
         while not self._stopped.wait(self._grace / 6):
             running = self._running()
             overdue = self._overdue(running)
-            for pool in self._executor.connected_managers():
-                name = pool["manager"]
-                waiting = pool["tasks"] > sum(p == name for p in running.values())
-                if self._is_late(name, waiting) or name in overdue:
+            for pool in worker_pools(self._executor):
+                waiting = pool.num_tasks > sum(name == pool.name for name in running.values())
+                if self._is_late(pool.name, waiting) or pool.name in overdue:
                     self._end(pool)
 
     def _running(self) -> dict[str, str]:
@@ -88,9 +88,8 @@ class Watchdog:
             return False
         return time.monotonic() - self._late.setdefault(pool, time.monotonic()) > self._grace
 
-    def _end(self, pool: dict[str, Any]) -> None:
-        job_id = self._executor.blocks_to_job_id.get(pool["block_id"])
-        logger.warning("block %s sits on its tasks; it is replaced", pool["block_id"])
-        self._late.pop(pool["manager"], None)
-        if job_id is not None:
+    def _end(self, pool: WorkerPool) -> None:
+        logger.warning("block %s holds tasks and runs none; it is replaced", pool.block_id)
+        self._late.pop(pool.name, None)
+        if (job_id := job_of(self._executor, pool.block_id)) is not None:
             end_block(self._executor, job_id)

@@ -20,6 +20,7 @@ from typing import Any
 
 from lambda_hat.execution.compile_cache import CompileCache
 from lambda_hat.execution.errors import DiskFault, TaskFailed
+from lambda_hat.execution.parsl_internals import WORKER_POOL_VARIABLE
 from lambda_hat.store import is_disk_fault
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def run_task(
         TaskFailed: The function raised.
     """
     cache = prepare_process()
-    path = Path(f"{marker}@{os.environ.get('PARSL_WORKER_POOL_ID', '')}")
+    path = Path(f"{marker}@{os.environ.get(WORKER_POOL_VARIABLE, '')}")
     with path.open("w") as log:
         if deadline_sec is not None:
             faulthandler.dump_traceback_later(deadline_sec, exit=True, file=log)

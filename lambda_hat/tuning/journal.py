@@ -1,4 +1,4 @@
-"""Study -> journal: one study's Optuna storage, the source of truth for resuming.
+"""One study's trials on disk: its Optuna storage, the source of truth for resuming.
 
 A journal has one writer, which holds the results folder. What a killed writer left half done
 is made whole on opening: a damaged tail is cut off and kept beside, a stale lock is removed.
@@ -7,21 +7,25 @@ is made whole on opening: a damaged tail is cut off and kept beside, a stale loc
 from __future__ import annotations
 
 import json
-import os
 import pickle
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
 from lambda_hat.store import replacing, write_bytes
+from lambda_hat.tuning.optuna_internals import (
+    LOCK_SUFFIX,
+    JournalFile,
+    Proposer,
+    is_entry,
+    open_trial,
+)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -41,8 +45,10 @@ class Journal:
     def __init__(self, path: Path, name: str, *, warn: Callable[[str], None]):
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_damaged_tail(path, warn)
-        Path(f"{path}.lock").unlink(missing_ok=True)  # Its holder is dead: we hold the folder.
-        self._file = _JournalFile(path)
+        Path(f"{path}{LOCK_SUFFIX}").unlink(
+            missing_ok=True
+        )  # Its holder is dead: we hold the folder.
+        self._file = JournalFile(path, record=_RECORD)
         self.name = name
         storage = JournalStorage(self._file)
         # Creating a study that exists would still write, and a run with nothing to do must not.
@@ -74,7 +80,7 @@ class Journal:
                 yield trial, json.loads(self._record(trial))
 
     def _record(self, trial: FrozenTrial) -> str:
-        return self._file.log_at(trial.user_attrs[_RECORD])["user_attr"][_RECORD]
+        return self._file.record_of(trial.user_attrs)
 
     def ask(self, seed: int) -> Trial:
         """Begins a new trial; `seed` decides the proposal, given the trials told so far."""
@@ -95,7 +101,7 @@ class Journal:
         Parameters it already has stay, and missing ones are drawn: no trial number goes unused.
         """
         self._reseed(seed)
-        return Trial(self._study, frozen._trial_id)
+        return open_trial(self._study, frozen)
 
     def tell(self, trial: Trial, value: float, record: dict[str, Any]) -> None:
         """Ends a trial with its score and keeps its record."""
@@ -130,81 +136,7 @@ class Journal:
         return whole
 
     def _reseed(self, seed: int) -> None:
-        self._study.sampler = _Proposer(seed, self._lasting)
-
-
-class _JournalFile(JournalFileBackend):
-    """Optuna's journal file, synced when a trial has ended and not at each of its settings.
-
-    Every line is with the system at once, so that a killed process loses none; a power cut may
-    take a trial that was only asked for.
-
-    Optuna holds in memory what it reads here, for good. Of a record it is told only where in the
-    file it begins, so that a study in memory does not grow by what its trials have left.
-    """
-
-    def __init__(self, path: Path):
-        self._path, self._one_writer = path, JournalFileOpenLock(str(path))
-        self._lines_read, self._bytes_read = 0, 0
-        super().__init__(str(path), lock_obj=self._one_writer)
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """The lines from a number on; a last one that is still being written comes next time."""
-        if log_number_from < self._lines_read:
-            self._lines_read, self._bytes_read = 0, 0
-        with self._path.open("rb") as file:
-            file.seek(self._bytes_read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                begin, log = self._bytes_read, json.loads(line)
-                self._lines_read += 1
-                self._bytes_read += len(line)
-                if self._lines_read > log_number_from:
-                    yield {**log, "user_attr": {_RECORD: begin}} if _is_record(log) else log
-
-    def log_at(self, begin: int) -> dict[str, Any]:
-        """The line that begins at a byte."""
-        with self._path.open("rb") as file:
-            file.seek(begin)
-            return json.loads(file.readline())
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._one_writer.acquire()
-        try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
-        finally:
-            self._one_writer.release()
-
-    def sync(self) -> None:
-        """Waits until all lines would survive a power cut."""
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-class _Proposer(TPESampler):
-    """TPE for one trial: made anew for each, it proposes the same after a restart.
-
-    Args:
-        seed: Of this proposal.
-        lasting: Remembers what the trials so far have in common, which would otherwise be
-            gathered from all of them again for each proposal.
-    """
-
-    def __init__(self, seed: int, lasting: TPESampler):
-        super().__init__(seed=seed)
-        self._lasting = lasting
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._lasting.infer_relative_search_space(study, trial)
-
-
-def _is_record(log: Mapping[str, Any]) -> bool:
-    return "trial_id" in log and _RECORD in log.get("user_attr", ())
+        self._study.sampler = Proposer(seed, self._lasting)
 
 
 def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:
@@ -214,7 +146,7 @@ def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:
     good = 0
     with path.open("rb") as lines:
         for line in lines:
-            if not _is_whole(line):
+            if not is_entry(line):
                 break
             good += len(line)
     if good == path.stat().st_size:
@@ -229,12 +161,3 @@ def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:
         f"{path} has a damaged end ({len(content) - good} bytes, kept as {kept.name}). "
         "The trials before it stand, and those it held are taken up from their own files."
     )
-
-
-def _is_whole(line: bytes) -> bool:
-    """Whether it is an entry of Optuna's: a step of the storage, with its kind and its writer."""
-    try:
-        log = json.loads(line)
-    except ValueError:
-        return False
-    return line.endswith(b"\n") and isinstance(log, dict) and log.keys() >= {"op_code", "worker_id"}
