@@ -21,7 +21,7 @@ import yaml
 from instant import FAKES, InstantPool, instant_trial, use_instant_runners
 
 from lambda_hat.entrypoints import parsl_llc, parsl_optuna, start
-from lambda_hat.entrypoints.settings import read_study_plan
+from lambda_hat.entrypoints.plans import read_study_plan
 from lambda_hat.execution import DeadlineExceeded
 from lambda_hat.store import Store, read_json, write_json
 from lambda_hat.tuning.study import StudySettings

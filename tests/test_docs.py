@@ -28,7 +28,7 @@ from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical, Float, read_search_space
 from lambda_hat.entrypoints import command, parsl_llc, parsl_optuna
-from lambda_hat.entrypoints.settings import (
+from lambda_hat.entrypoints.plans import (
     ConvergenceSection,
     LLCSection,
     OptunaSection,

@@ -20,7 +20,7 @@ from instant import use_instant_runners
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints.parsl_optuna import main
-from lambda_hat.entrypoints.settings import read_llc_plan, read_study_plan
+from lambda_hat.entrypoints.plans import read_llc_plan, read_study_plan
 from lambda_hat.plugin import Plugin
 from lambda_hat.runners.given import own_settings, plain
 from lambda_hat.runners.run_method import run_method_trial

@@ -16,9 +16,8 @@ from jaxtyping import Array
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problem import Problem
-from lambda_hat.problem.build import build_problem
+from lambda_hat.problem.families import build_problem, llc_exact
 from lambda_hat.references import chains, ladder, tempering
-from lambda_hat.references.analytic import llc_exact
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import check_round_trips
 from lambda_hat.references.hmc import sample_hmc

@@ -1,4 +1,4 @@
-"""argv -> exit code: what both commands share at their edge."""
+"""What both commands share: where workers run, the folders, and the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File + command line -> mapping: YAML as a person writes it, with options laid over it."""
+"""Reads a YAML config as a person writes it, with the command line laid over it."""
 
 from __future__ import annotations
 

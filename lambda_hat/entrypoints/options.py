@@ -1,4 +1,4 @@
-"""argv -> options: what each command takes. Imports nothing slow, so that --help is at once."""
+"""The command line of both commands. Imports nothing slow, so that --help is at once."""
 
 from __future__ import annotations
 

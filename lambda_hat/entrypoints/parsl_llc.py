@@ -15,7 +15,7 @@ from lambda_hat.entrypoints.command import (
     workers_file,
 )
 from lambda_hat.entrypoints.options import parse_llc
-from lambda_hat.entrypoints.settings import LLCPlan, read_llc_plan
+from lambda_hat.entrypoints.plans import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, open_pool

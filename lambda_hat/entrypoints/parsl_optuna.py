@@ -20,7 +20,7 @@ from lambda_hat.entrypoints.command import (
     workers_file,
 )
 from lambda_hat.entrypoints.options import parse_optuna
-from lambda_hat.entrypoints.settings import StudyPlan, read_study_plan
+from lambda_hat.entrypoints.plans import StudyPlan, read_study_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool

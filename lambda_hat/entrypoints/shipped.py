@@ -1,4 +1,4 @@
-"""Name -> file: what lies here under a name, or else the copy that came with the package."""
+"""Finds a file here under its name, or else the copy that came with the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsl's providers for batch schedulers, looking at the queue often enough to be of use.
+"""Parsl's providers for SLURM and PBS, looking at the queue every few seconds.
 
 For Parsl files; importing this imports Parsl.
 """

@@ -1,4 +1,4 @@
-"""Compiled programs, kept from run to run, such that a crash never leaves half of one.
+"""Keeps compiled programs from run to run, such that a crash never leaves half of one.
 
 JAX writes an entry in place and never repairs a truncated one. So each worker process writes to
 a private folder and, when a task has ended, links the finished entries into the shared one: a

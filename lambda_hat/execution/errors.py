@@ -1,4 +1,4 @@
-"""Task -> error: the ways in which a task ends without a value."""
+"""The errors that a task ends with when it has no value."""
 
 from __future__ import annotations
 

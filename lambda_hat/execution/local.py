@@ -1,4 +1,4 @@
-"""This machine: one warm worker process a physical core, each on its own core."""
+"""The Parsl Config for this machine: one warm worker process a physical core, each on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File -> Pool: the workers that a Parsl file describes, for the time of a `with` block."""
+"""Opens the pool of workers that a Parsl file describes, for the time of a `with` block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks -> Futures: what a pool of workers promises, and one that needs no workers."""
+"""What a pool of workers promises, and one that is a thread of this process, for tests."""
 
 from __future__ import annotations
 

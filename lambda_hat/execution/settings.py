@@ -1,4 +1,4 @@
-"""Environment -> settings of a Parsl file, checked; they end up in shell scripts."""
+"""Reads the settings of a Parsl file from the environment, and checks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals that neither orphan the workers nor hang the command."""
+"""Handles signals such that they neither orphan the workers nor hang the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Submit trials to a pool, and say what each came to: a result, or why there is none."""
+"""Submits trials to a pool, and says what each came to: a result, or why there is none."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.markup import escape
 
-from lambda_hat.entrypoints.settings import StudyPlan
+from lambda_hat.entrypoints.plans import StudyPlan
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store

@@ -1,4 +1,4 @@
-"""Studies -> confirming runs: each study's best settings, under seeds its search has not seen."""
+"""The runs that confirm each study's best settings, with seeds its search has not seen."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
@@ -22,7 +23,6 @@ from lambda_hat.store import replacing, write_bytes
 from lambda_hat.tuning.optuna_internals import (
     LOCK_SUFFIX,
     JournalFile,
-    Proposer,
     is_entry,
     open_trial,
 )
@@ -136,7 +136,26 @@ class Journal:
         return whole
 
     def _reseed(self, seed: int) -> None:
-        self._study.sampler = Proposer(seed, self._lasting)
+        self._study.sampler = _Proposer(seed, self._lasting)
+
+
+class _Proposer(TPESampler):
+    """TPE for one trial: made anew for each, it proposes the same after a restart.
+
+    Args:
+        seed: Of this proposal.
+        lasting: Remembers what the trials so far have in common, which would otherwise be
+            gathered from all of them again for each proposal.
+    """
+
+    def __init__(self, seed: int, lasting: TPESampler):
+        super().__init__(seed=seed)
+        self._lasting = lasting
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return self._lasting.infer_relative_search_space(study, trial)
 
 
 def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial
 
@@ -35,25 +33,6 @@ def is_entry(line: bytes) -> bool:
     except ValueError:
         return False
     return line.endswith(b"\n") and isinstance(log, dict) and log.keys() >= ENTRY_KEYS
-
-
-class Proposer(TPESampler):
-    """TPE for one trial: made anew for each, it proposes the same after a restart.
-
-    Args:
-        seed: Of this proposal.
-        lasting: Remembers what the trials so far have in common, which would otherwise be
-            gathered from all of them again for each proposal.
-    """
-
-    def __init__(self, seed: int, lasting: TPESampler):
-        super().__init__(seed=seed)
-        self._lasting = lasting
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._lasting.infer_relative_search_space(study, trial)
 
 
 class JournalFile(JournalFileBackend):

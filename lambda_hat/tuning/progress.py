@@ -1,4 +1,4 @@
-"""Rows -> StudyProgress: how far a study has come, from its rows taken up one by one."""
+"""How far a study has come, counted from its rows one by one."""
 
 from __future__ import annotations
 

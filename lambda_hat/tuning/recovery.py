@@ -1,4 +1,4 @@
-"""Store -> trials of a study that its journal has lost, known by what their manifests say.
+"""Finds the trials that a study's journal has lost, by their manifests.
 
 A journal can lose its end: to a power cut, which takes what was not synced, or to a disk that
 spoils it. The trials themselves still lie in the artifacts folder. A manifest names the study that

@@ -1,4 +1,4 @@
-"""Studies -> results folder: the table, the best of each study, and the pickled studies."""
+"""Writes the results of all studies: the table, the best of each, and the pickled studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command line + YAML -> Config: everything a user can get wrong, found before anything starts.
+"""What each command is to do, from YAML and command line, checked before anything starts.
 
 The command line is laid over the file before the file is checked, so that a value is held to
 the same rules wherever it comes from.
