@@ -22,7 +22,7 @@ from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import TEACHERS, DataConfig, PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
-from lambda_hat.entrypoints.settings import ConvergenceSection, LLCSection, OptunaSection
+from lambda_hat.entrypoints.plans import ConvergenceSection, LLCSection, OptunaSection
 
 CONF = Path(__file__).resolve().parents[2] / "lambda_hat" / "conf"
 GROUPS = ("model", "data", "teacher", "training", "posterior")
