@@ -16,13 +16,8 @@ import pytest
 import yaml
 
 from lambda_hat.conf.samplers import SAMPLERS
-<<<<<<< HEAD
 from lambda_hat.entrypoints.plans import OptunaSection
 from lambda_hat.problem.exact import product_llc, quadratic_llc
-=======
-from lambda_hat.entrypoints.plans import OptunaSection
-from lambda_hat.references.analytic import product_llc, quadratic_llc
->>>>>>> 552d1c8 (docs and site know entrypoints/plans.py)
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
