@@ -13,15 +13,7 @@ from lambda_hat.execution.trials import LostTrial, Trials, TrialTask
 from lambda_hat.store import Store, read_or_quarantine
 from lambda_hat.tables.reading import readable_rows
 from lambda_hat.tables.trials import same_rows, trial_row, write_table
-from lambda_hat.trial import (
-    REFERENCE_KEYS,
-    ProblemItem,
-    Reference,
-    TrialResult,
-    TrialSpec,
-    is_complete,
-    is_of,
-)
+from lambda_hat.trial import REFERENCE_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
 
 
 class Watcher(Protocol):
@@ -76,9 +68,9 @@ class LLCRuns:
         """A sentence for each run that ended without an estimate."""
         ended = [(*pair, self._results.get(pair[1].trial_id)) for pair in self._order]
         return [
-            f"{_name(item, spec)} failed: {result['error_msg']}"
+            f"{_name(item, spec)} failed: {result.error_msg}"
             for item, spec, result in ended
-            if result is not None and not is_complete(result)
+            if result is not None and result.estimate is None
         ]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -132,7 +124,8 @@ class LLCRuns:
     def _reference(self, item: ProblemItem, target: str | None) -> Reference | None:
         """The stored reference of a problem, if it is of its target."""
         stored = read_or_quarantine(self._store.reference(item.pid), REFERENCE_KEYS, self._warn)
-        return Reference.from_json(stored) if stored and is_of(stored, target) else None
+        reference = Reference.from_json(stored) if stored else None
+        return reference if reference and reference.is_of(target) else None
 
     def _build_first(self, item: ProblemItem) -> None:
         future = self._pool.submit(self._build, dict(item.spec), str(self._store.artifacts))

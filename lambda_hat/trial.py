@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lambda_hat.plugin import Plugin
-from lambda_hat.store import Store, content_id, digest, write_json
+from lambda_hat.references.result import ReferenceResult
+from lambda_hat.store import Store, content_id, digest, strict, write_json
 
 SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
 
-TrialResult = dict[str, Any]
-"""What metrics.json holds; docs/results.md has its keys."""
-
+RESULT_KEYS = ("status", "llc_hat", "hyperparams")
+"""Required keys of a metrics.json."""
 REFERENCE_KEYS = ("llc_ref", "status")
 """Required keys of a ref.json."""
-
-RESULT_KEYS = ("status", "llc_hat", "hyperparams")
-"""Without these a metrics.json is none."""
 
 
 def derive_seed(*parts: object) -> int:
@@ -91,31 +88,93 @@ class TrialSpec:
         self, reason: str, *, llc_ref: float | None, runtime_sec: float | None = None
     ) -> TrialResult:
         """The result of a trial that could not write its own: ended by the pool, say."""
-        return {
-            "status": "failed",
-            "llc_hat": None,
-            "se_hat": None,
-            "llc_ref": llc_ref,
-            "objective": None,
-            "error": None,
-            "runtime_sec": runtime_sec,
-            "seconds": {},
-            "work": {"full_gradients": None},
-            "budget_exhausted": False,
-            "diagnostics": {},
-            "hyperparams": dict(self.hyperparams),
-            "error_msg": reason,
-        }
+        return TrialResult(
+            pid=self.pid,
+            method=self.method,
+            hyperparams=dict(self.hyperparams),
+            seed=self.seed,
+            budget_sec=float(self.budget_sec),
+            llc_ref=llc_ref,
+            runtime_sec=runtime_sec,
+            error_msg=reason,
+        )
 
 
-def is_complete(result: Mapping[str, Any]) -> bool:
-    """Whether a result holds an estimate; all others count as failed."""
-    return result.get("status") == "complete" and finite(result.get("llc_hat")) is not None
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What one trial came to: each field is a key of metrics.json, in this order."""
 
+    status: str = "failed"
+    """`complete`, or `failed`."""
+    llc_hat: float | None = None
+    """The estimate; None for a trial that failed."""
+    se_hat: float | None = None
+    """Its standard error."""
+    llc_ref: float | None = None
+    """The reference that the trial was given."""
+    objective: float | None = None
+    """What Optuna was told; None until it was told, and where there is no study."""
+    error: float | None = None
+    """|llc_hat - llc_ref|."""
+    runtime_sec: float | None = None
+    """Wall time of the whole trial."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """The same by what it went into."""
+    work: Mapping[str, float | None] = field(default_factory=lambda: {"full_gradients": None})
+    """Full-data gradient equivalents."""
+    budget_sec: float | None = None
+    """What `runtime_sec` must stay within."""
+    budget_exhausted: bool = False
+    """Whether the budget ended the trial before its last step."""
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    """Of the draws."""
+    method: str | None = None
+    """The sampler's name."""
+    hyperparams: Mapping[str, Any] = field(default_factory=dict)
+    """All its settings; those that were asked for where it did not come to run."""
+    seed: int | None = None
+    """Of the sampler."""
+    error_msg: str | None = None
+    """Why the trial failed, as a sentence."""
+    notices: Sequence[str] = ()
+    """What the worker warned of."""
+    target: str | None = None
+    """Which target it is of (see `Problem.target_id`); None where it did not come to one."""
+    versions: Mapping[str, Any] | None = None
+    """Of what computed it."""
+    pid: str | None = None
+    """The problem's id."""
+    traceback: str | None = None
+    """Of a fault that nobody foresaw."""
+    worker_died: bool = False
+    """Whether it killed each worker that ran it."""
 
-def is_of(result: Mapping[str, Any], target: str | None) -> bool:
-    """Whether a result is of this target; one that names none (its worker died) passes."""
-    return target is None or result.get("target") in (None, target)
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> TrialResult:
+        """Reads a metrics.json: keys that an earlier version lacks are as if nothing were known."""
+        return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written, in strict JSON."""
+        return strict({one.name: getattr(self, one.name) for one in fields(self)})
+
+    @property
+    def estimate(self) -> float | None:
+        """The LLC of a complete trial; all others count as failed."""
+        return finite(self.llc_hat) if self.status == "complete" else None
+
+    def is_of(self, target: str | None) -> bool:
+        """Whether it is of this target, as far as is known (where its worker died, nothing is)."""
+        return target is None or self.target in (None, target)
+
+    def failed(self, reason: str) -> TrialResult:
+        """The same as a failure, for this reason."""
+        return replace(self, status="failed", error_msg=reason)
+
+    def completed(self, llc_hat: float, se_hat: float) -> TrialResult:
+        """The same with an estimate, and its error against the reference that was given."""
+        error = None if self.llc_ref is None else abs(llc_hat - self.llc_ref)
+        return replace(self, status="complete", llc_hat=llc_hat, se_hat=se_hat, error=error)
 
 
 def finite(value: object) -> float | None:
@@ -143,20 +202,22 @@ class Reference:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reference:
         """Reads what `run_hmc_reference` returns and stores."""
-        llc = finite(value.get("llc_ref"))
-        reasons = list(value.get("reasons") or [])
-        reasons += [value["error_msg"]] if value.get("error_msg") else []
-        settings = value.get("settings") or {}
+        stored = ReferenceResult.from_json(value)
+        llc = finite(stored.llc_ref)
         return cls(
             llc_ref=llc,
-            se_ref=finite(value.get("se_ref")) or 0.0,
-            status=str(value.get("status")) if llc is not None else "failed",
-            reasons=tuple(str(reason) for reason in reasons),
-            budget_sec=finite(value.get("budget_sec", settings.get("budget_sec"))),
-            settings=settings,
-            runtime_sec=finite(value.get("runtime_sec")),
-            target=value.get("target"),
+            se_ref=finite(stored.se_ref) or 0.0,
+            status=stored.status if llc is not None else "failed",
+            reasons=tuple(stored.reasons),
+            budget_sec=finite(stored.budget_sec),
+            settings=stored.settings,
+            runtime_sec=finite(stored.runtime_sec),
+            target=stored.target,
         )
+
+    def is_of(self, target: str | None) -> bool:
+        """Whether it is of this target, as far as is known."""
+        return target is None or self.target in (None, target)
 
     @property
     def why(self) -> str:

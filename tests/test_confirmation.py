@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Study:
 def row(spec: TrialSpec, llc: float | None, se: float = 0.1) -> dict[str, Any]:
     result = spec.failure("The losses diverged.", llc_ref=5.0)
     if llc is not None:
-        result |= {"status": "complete", "llc_hat": llc, "se_hat": se, "error_msg": None}
+        result = replace(result, error_msg=None).completed(llc, se)
     objective = None if llc is None else abs(llc - 5.0)
     reference = Reference(5.0, 0.02, "ok")
     return trial_row(spec, result, number=0, label="", objective=objective, reference=reference)

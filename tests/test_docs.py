@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,12 @@ from lambda_hat.entrypoints.plans import (
     read_study_plan,
 )
 from lambda_hat.references import gates
+from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store
+from lambda_hat.tables.best import write_best
 from lambda_hat.tables.confirmation import Confirmation
-from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_best, write_table
-from lambda_hat.trial import Reference, TrialSpec
+from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_table
+from lambda_hat.trial import Reference, TrialResult, TrialSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *(ROOT / "plans").glob("*.md")]
@@ -225,8 +227,8 @@ def some_rows() -> Iterator[dict[str, Any]]:
         spec = TrialSpec("p_1", {"model": "small"}, method, params, number, 30.0)
         result = spec.failure("It diverged.", llc_ref=5.9, runtime_sec=1.0)
         if llc is not None:
-            result |= {"status": "complete", "llc_hat": llc, "se_hat": 0.1, "error_msg": None}
-            result |= {"diagnostics": {"rhat": 1.0, "ess": 400.0}, "work": {"full_gradients": 1e4}}
+            found = {"diagnostics": {"rhat": 1.0, "ess": 400.0}, "work": {"full_gradients": 1e4}}
+            result = replace(result, error_msg=None, **found).completed(llc, 0.1)
         yield trial_row(
             spec, result, number=number, label="small/small", objective=llc, reference=reference
         )
@@ -461,7 +463,8 @@ def test_keys_of_the_best(tmp_path: Path) -> None:
 
 def test_keys_of_metrics(worked_example: Path) -> None:
     metrics, found = metrics_of(worked_example), tables("results")
-    assert column(found["metrics.json/key"]) == list(metrics)
+    keys = [field.name for field in fields(TrialResult)]
+    assert column(found["metrics.json/key"]) == list(metrics) == [*keys, "checksum"]
     told = set(column(found["diagnostics/key"]))
     assert told == set(metrics["diagnostics"]) - {"step_size"}
 
@@ -476,8 +479,11 @@ def test_keys_of_a_manifest(tmp_path: Path) -> None:
 
 def test_keys_of_a_reference(worked_example: Path) -> None:
     path = worked_example / "artifacts" / "problems" / "by_hand" / "ref.json"
-    reference = json.loads(path.read_text())
-    assert set(column(tables("results")["ref.json/key"])) == set(reference)
+    reference, found = json.loads(path.read_text()), tables("results")
+    keys = [field.name for field in fields(ReferenceResult)]
+    assert column(found["ref.json/key"]) == list(reference) == [*keys, "checksum"]
+    of_a_gate = [field.name for field in fields(gates.Gate)]
+    assert column(found["gates/key of a gate"]) == list(reference["gates"][0]) == of_a_gate
 
 
 def dict_keys(path: str, function: str) -> set[str]:

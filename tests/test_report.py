@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ def rows_of(
             spec = TrialSpec(pid, PROBLEM, method, params, number, 30.0)
             result = spec.failure("The losses diverged.", llc_ref=5.0, runtime_sec=1.0 + number)
             if llc is not None:
-                result |= {"status": "complete", "llc_hat": llc, "se_hat": se, "error_msg": None}
-                result |= {"work": {"full_gradients": 1e4}, "budget_exhausted": False}
+                given = replace(result, error_msg=None, work={"full_gradients": 1e4})
+                result = given.completed(llc, se or 0.0)
             objective = abs(llc - (reference.llc_ref or 0.0)) if llc is not None else 9.0
             yield trial_row(
                 spec, result, number=number, label=label, objective=objective, reference=reference

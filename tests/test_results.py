@@ -9,7 +9,7 @@ import pytest
 from lambda_hat.store import Store
 from lambda_hat.tables.reading import read_table
 from lambda_hat.tables.trials import trial_row
-from lambda_hat.trial import ProblemItem, Reference, TrialSpec
+from lambda_hat.trial import ProblemItem, Reference, TrialResult, TrialSpec
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.results import Results
 
@@ -27,7 +27,7 @@ class Study:
     def end(self, *numbers: int, llc: float = 4.0) -> Study:
         for number in numbers:
             spec = TrialSpec(self.problem.pid, {}, self.method, {"eta0": 0.1}, number, 10.0)
-            result = {"status": "complete", "llc_hat": llc + number}
+            result = TrialResult(status="complete", llc_hat=llc + number)
             self.ended[number] = trial_row(
                 spec,
                 result,

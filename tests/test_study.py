@@ -33,7 +33,7 @@ from lambda_hat.execution import (
 )
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.store import Store, read_json, write_json
-from lambda_hat.trial import ProblemItem, Reference, derive_seed
+from lambda_hat.trial import ProblemItem, Reference, TrialResult, derive_seed
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.journal import Journal
 from lambda_hat.tuning.reference_plan import ReferencePlan
@@ -98,6 +98,10 @@ def instant_trial(
 def diverging_trial(*args: Any, **kwargs: Any) -> dict:
     metrics = instant_trial(*args, **kwargs)
     return {**metrics, "status": "failed", "llc_hat": None, "error_msg": "The loss is NaN."}
+
+
+def failing_one_in_three(*args: Any, **kwargs: Any) -> dict:
+    return (diverging_trial if kwargs["seed"] % 3 == 0 else instant_trial)(*args, **kwargs)
 
 
 def noticing_reference(*args: Any, **kwargs: Any) -> dict:
@@ -391,6 +395,57 @@ def test_a_lost_journal_is_rebuilt_from_the_trials_own_files(line: Line) -> None
     pd.testing.assert_frame_equal(before, line.table)
 
 
+def metrics_of(line: Line) -> dict[str, dict]:
+    paths = line.store.artifacts.rglob("metrics.json")
+    return {path.parent.name: read_json(path) for path in paths}
+
+
+def told_objectives(line: Line) -> dict[str, float]:
+    return dict(zip(line.table.trial_id, line.table.objective, strict=True))
+
+
+def test_metrics_hold_what_optuna_was_told(line: Line) -> None:
+    line.run(run_trial=failing_one_in_three)  # A failure is told as a penalty.
+    metrics = metrics_of(line)
+    assert {one["status"] for one in metrics.values()} == {"complete", "failed"}
+    assert told_objectives(line) == {name: one["objective"] for name, one in metrics.items()}
+
+
+def test_a_driver_that_dies_before_metrics_have_their_objective_writes_it_when_it_goes_on(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Study, "_write_metrics", die)
+        line.run()
+    journal = line.studies[0]._journal
+    (told,) = [
+        line.studies[0]._proposals.spec(t.number, r["hyperparams"]) for t, r in journal.told()
+    ]
+    assert "objective" not in metrics_of(line)[told.trial_id]
+    line.run()
+    assert told_objectives(line) == {
+        name: one["objective"] for name, one in metrics_of(line).items()
+    }
+    assert told.trial_id in told_objectives(line) and line.table.trial_id.is_unique
+
+
+def test_where_two_studies_share_a_trial_the_last_one_told_is_in_its_metrics(
+    line: Line, tmp_path: Path
+) -> None:
+    line.run(max_trials=1)
+    first = metrics_of(line)
+    other = Line(tmp_path / "other")
+    other.store = Store.at(line.store.artifacts, other.store.results)
+    other.run(max_trials=1, huber_delta=0.1)
+    second = metrics_of(line)
+    assert first.keys() == second.keys() and first != second
+    line.run(max_trials=1)  # It has nothing to do, and writes nothing.
+    assert metrics_of(line) == second
+
+
 def test_damaged_metrics_of_a_told_trial_are_set_aside_and_restored(line: Line) -> None:
     line.run(methods=("vi",))
     row = line.table.iloc[2]
@@ -461,9 +516,9 @@ def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
         warn=line.said.append,
     )
     study.begin(Reference(LLC, 0.05, "ok"))
-    result = {"status": "complete", "llc_hat": LLC + 50, "hyperparams": {}}
+    result = TrialResult(status="complete", llc_hat=LLC + 50)
     study.tell(study.ask(), result)
-    row = study.tell(study.ask(), {**result, "status": "failed", "llc_hat": None})
+    row = study.tell(study.ask(), result.failed("It diverged."))
     assert row["objective"] == 50.0
 
 

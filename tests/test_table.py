@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from lambda_hat.tables.best import write_best
 from lambda_hat.tables.reading import read_table, readable_rows
-from lambda_hat.tables.trials import trial_row, write_best, write_table
-from lambda_hat.trial import Reference, TrialSpec
+from lambda_hat.tables.trials import trial_row, write_table
+from lambda_hat.trial import Reference, TrialResult, TrialSpec
 
 REFERENCE = Reference(4.5, 0.1, "ok")
 VI = {"lr": 1e-3, "M": 2, "r": 1, "whitening_mode": "none", "steps": 30, "batch_size": 32}
@@ -25,14 +26,14 @@ def row(number: int, llc: float | None, *, method: str = "vi", hyperparams: dict
     if llc is None:
         result = spec.failure("NaN", llc_ref=4.5)
     else:
-        result = {
-            "status": "complete",
-            "llc_hat": llc,
-            "se_hat": 0.2,
-            "runtime_sec": 3.0,
-            "work": {"full_gradients": 120.0},
-            "diagnostics": {"ess": 10, "per_chain": [1, 2.5], "nested": {"x": 1, "y": None}},
-        }
+        result = TrialResult(
+            status="complete",
+            llc_hat=llc,
+            se_hat=0.2,
+            runtime_sec=3.0,
+            work={"full_gradients": 120.0},
+            diagnostics={"ess": 10, "per_chain": [1, 2.5], "nested": {"x": 1, "y": None}},
+        )
     objective = 9.0 if llc is None else abs(llc - 4.5)
     return trial_row(
         spec, result, number=number, label="small/small", objective=objective, reference=REFERENCE

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lambda_hat.execution.errors import DeadlineExceeded, WorkerLost
 from lambda_hat.execution.event_loop import error_of, sentence
 from lambda_hat.execution.pool import TaskFunction, TaskPool
 from lambda_hat.store import Store, read_or_quarantine, write_json
-from lambda_hat.trial import RESULT_KEYS, TrialResult, TrialSpec, is_of
+from lambda_hat.trial import RESULT_KEYS, TrialResult, TrialSpec
 
 
 def deadline_of(budget_sec: float) -> float:
@@ -53,14 +53,15 @@ class Trials:
 
     def stored(self, task: TrialTask) -> TrialResult | None:
         """The result that a run has written already, for the same target."""
-        result = read_or_quarantine(self._metrics(task), RESULT_KEYS, self.warn)
-        return result if result and is_of(result, task.target) else None
+        content = read_or_quarantine(self._metrics(task), RESULT_KEYS, self.warn)
+        result = TrialResult.from_json(content) if content else None
+        return result if result and result.is_of(task.target) else None
 
     def submit(self, task: TrialTask) -> Future:
         """Sends a trial to the pool; the future of a stored result is done."""
         if (stored := self.stored(task)) is not None:
             done: Future = Future()
-            done.set_result(stored)
+            done.set_result(stored.to_json())
             return done
         spec = task.spec
         spec.write_manifest(self.store, study=task.study)
@@ -87,23 +88,24 @@ class Trials:
         if error is None:
             return self._checked(task, future.result())
         if (stored := self.stored(task)) is not None:
-            return self._checked(task, stored)  # It was written before the worker ended.
+            return self._checked(task, stored.to_json())  # It was written before the worker ended.
         if isinstance(error, DeadlineExceeded | WorkerLost):
             return self._ended_with_worker(task, error)
         return LostTrial(sentence(error))
 
-    def _checked(self, task: TrialTask, result: object) -> TrialResult | LostTrial:
+    def _checked(self, task: TrialTask, returned: object) -> TrialResult | LostTrial:
         """What a worker returned, if it is a result and of the right target."""
-        if not isinstance(result, Mapping) or not all(key in result for key in RESULT_KEYS):
+        if not isinstance(returned, Mapping) or not all(key in returned for key in RESULT_KEYS):
             return LostTrial("the worker returned no result")
-        for notice in result.get("notices", ()):
+        result = TrialResult.from_json(returned)
+        for notice in result.notices:
             self.warn(notice)
-        if not is_of(result, task.target):
+        if not result.is_of(task.target):
             return LostTrial(
-                f"it is of the target {result['target']}, built while this run went on, and not "
+                f"it is of the target {result.target}, built while this run went on, and not "
                 f"of {task.target} like the rest. Run the command again"
             )
-        return dict(result)
+        return result
 
     def _ended_with_worker(
         self, task: TrialTask, error: DeadlineExceeded | WorkerLost
@@ -114,11 +116,15 @@ class Trials:
         """
         result = task.spec.failure(sentence(error), llc_ref=task.llc_ref)
         if isinstance(error, DeadlineExceeded):
-            result["runtime_sec"] = deadline_of(task.spec.budget_sec)
-            result |= {"budget_exhausted": True, "traceback": error.trace}
+            result = replace(
+                result,
+                runtime_sec=deadline_of(task.spec.budget_sec),
+                budget_exhausted=True,
+                traceback=error.trace,
+            )
         else:
-            result["worker_died"] = True
-        write_json(self._metrics(task), result)
+            result = replace(result, worker_died=True)
+        write_json(self._metrics(task), result.to_json())
         return result
 
     def _metrics(self, task: TrialTask) -> Path:

@@ -17,6 +17,7 @@ from lambda_hat.report.formatting import (
     format_percent,
     format_settings,
 )
+from lambda_hat.tables.best import best_of
 from lambda_hat.tables.confirmation import Confirmation, confirm
 from lambda_hat.tables.reading import read_table
 
@@ -142,11 +143,10 @@ def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> li
 
 def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
     estimates = estimates_of(rows)
-    scored = select(estimates, estimates.objective.notna())
     failed, agreeing = len(rows) - len(estimates), int(agrees(estimates).sum())
-    if scored.empty:
+    best = best_of(row for _, row in rows.iterrows())
+    if best is None:
         return Finding(method, len(rows), failed, agreeing, None, None, NO_ESTIMATE, math.nan)
-    best = scored.loc[scored.objective.idxmin()]
     confirmation = confirm(best.to_dict(), runs)
     shown = confirmation or best
     judged = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)

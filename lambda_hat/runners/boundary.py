@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,17 +60,6 @@ def load_target(config: ProblemConfig, artifacts: Path, dtype: str) -> tuple[Tar
     """The target and its id, put on the device once a worker."""
     problem = load_problem(config, artifacts)
     return problem.target(dtype), problem.target_id
-
-
-def strict(value: Any) -> Any:
-    """The same value with None for NaN and Infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {str(name): strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def versions(dtype: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Problem -> Reference: ref.json of one problem, trusted only if it passes its gates."""
+"""Computes the reference of one problem in a worker, and writes ref.json."""
 
 from __future__ import annotations
 
 import logging
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lambda_hat.problem import (
     rlct,
     training_until,
 )
+from lambda_hat.references.result import ReferenceResult
 from lambda_hat.references.verdict import Verdict, sample_reference
-from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, strict, versions
+from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, versions
 from lambda_hat.store import is_disk_fault, read_or_quarantine, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -65,52 +67,57 @@ def run_hmc_reference(
     config = compose_problem(problem_spec)
     reference = compose_reference(settings or {})
     check_reference(reference, config, where="settings")
-    identity = _identity(reference, seed)
     artifacts = artifacts_of(out, "problems/*/*", artifacts_dir)
-    result = _blank(config, identity, budget_sec)
-    with noted() as result["notices"]:
-        stored = _stored(out, config, identity)
-        if stored and (stored["status"] == "ok" or _final(stored, budget_sec)):
+    asked = _asked(config, _identity(reference, seed), budget_sec)
+    with noted() as notices:
+        stored = _stored(out, asked)
+        if stored and stored.is_final(budget_sec):
             if _target_stands(stored, config, artifacts, began + budget_sec):
-                return {**stored, "notices": result["notices"]}
-        _compute(result, config, reference, artifacts, began=began, seed=seed, folder=out.parent)
-    result["runtime_sec"] = sum(result["seconds"].values())
-    result = strict(result)
-    write_json(out, result)
-    return result
+                return replace(stored, notices=notices).to_json()
+        sample = partial(sample_reference, config=reference, seed=seed, folder=out.parent)
+        result = _attempt(asked, lambda: _compute(asked, config, artifacts, sample, began))
+    result = replace(result, notices=notices, runtime_sec=sum(result.seconds.values()))
+    write_json(out, written := result.to_json())
+    return written
 
 
 def _compute(
-    result: dict[str, Any],
+    asked: ReferenceResult,
     config: ProblemConfig,
-    reference: ReferenceConfig,
     artifacts: Path,
-    *,
+    sample: Callable[..., Verdict],
     began: float,
-    seed: int,
-    folder: Path,
-) -> None:
-    """Fills the result within its budget, or with why there is no number."""
-    deadline = began + result["budget_sec"]
+) -> ReferenceResult:
+    """The reference, within its budget."""
+    budget_sec = asked.budget_sec or 0.0
     try:
-        with training_until(deadline):
+        with training_until(began + budget_sec):
             problem = load_problem(config, artifacts)
-        result |= _known(problem)
-        setup = time.monotonic() - began
-        left = result["budget_sec"] - setup
-        given = {"budget_sec": left, "seed": seed, "folder": folder}
-        result |= _sampled(sample_reference(problem, reference, **given))
-        result["seconds"]["setup"] = setup
-    except ProblemRefused as refusal:
-        result |= {"reasons": [str(refusal)], "fixable_by_more_draws": False}
     except TrainingUnfinished as unfinished:
-        result["reasons"] = [f"{unfinished} Raise --hmc-budget, which counts training as well."]
-        result["seconds"] = {"setup": time.monotonic() - began}
+        reason = f"{unfinished} Raise --hmc-budget, which counts training as well."
+        return replace(asked, reasons=(reason,), seconds={"setup": time.monotonic() - began})
+    known = _with_problem(asked, problem)
+    setup = time.monotonic() - began
+    return _attempt(
+        known, lambda: _with_verdict(known, sample(problem, budget_sec=budget_sec - setup), setup)
+    )
+
+
+def _attempt(known: ReferenceResult, step: Callable[[], ReferenceResult]) -> ReferenceResult:
+    """What the step gives; where it fails, what was known before, and why there is no number."""
+    try:
+        return step()
+    except ProblemRefused as refusal:
+        return replace(known, reasons=(str(refusal),), fixable_by_more_draws=False)
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
         if is_disk_fault(error):
             raise
-        result |= {"reasons": [f"{type(error).__name__}: {error}"], "fixable_by_more_draws": False}
-        result["traceback"] = traceback.format_exc()
+        return replace(
+            known,
+            reasons=(f"{type(error).__name__}: {error}",),
+            fixable_by_more_draws=False,
+            traceback=traceback.format_exc(),
+        )
 
 
 def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
@@ -120,19 +127,19 @@ def _identity(reference: ReferenceConfig, seed: int) -> dict[str, Any]:
     return {"schema": SCHEMA, "seed": seed, **settings}
 
 
-def _stored(out: Path, config: ProblemConfig, identity: Mapping[str, Any]) -> dict | None:
+def _stored(out: Path, asked: ReferenceResult) -> ReferenceResult | None:
     """The reference at `out`, if it is of this problem and these settings."""
-    stored = read_or_quarantine(out, ("status", "settings", "pid"), _LOG.warning)
-    if stored and stored["pid"] == config.pid and stored["settings"] == dict(identity):
-        return stored
-    return None
+    content = read_or_quarantine(out, ("status", "settings", "pid"), _LOG.warning)
+    stored = ReferenceResult.from_json(content or {})
+    same = stored.pid == asked.pid and stored.settings == asked.settings
+    return stored if content and same else None
 
 
 def _target_stands(
-    stored: Mapping[str, Any], config: ProblemConfig, artifacts: Path, deadline: float
+    stored: ReferenceResult, config: ProblemConfig, artifacts: Path, deadline: float
 ) -> bool:
     """Whether the target of a reference is there, or comes out the same when built again."""
-    if (target := stored.get("target")) is None:
+    if (target := stored.target) is None:
         return True  # There was none to sample.
     try:
         with training_until(deadline):
@@ -150,71 +157,51 @@ def _target_stands(
     return found == target
 
 
-def _final(stored: Mapping[str, Any], budget_sec: float) -> bool:
-    """Whether an unreliable reference would come out the same again."""
-    if "traceback" in stored:
-        return False  # A fault of the machine or of the code, and not of the draws.
-    return not stored.get("fixable_by_more_draws", False) or budget_sec <= stored["budget_sec"]
+def _asked(
+    config: ProblemConfig, settings: Mapping[str, Any], budget_sec: float
+) -> ReferenceResult:
+    """What is known before the problem is built."""
+    return ReferenceResult(
+        pid=config.pid,
+        settings=settings,
+        budget_sec=budget_sec,
+        n=config.data.n,
+        beta=config.nbeta / config.data.n,
+        nbeta=config.nbeta,
+        gamma=config.posterior.gamma,
+        problem=config.canonical(),
+        versions=versions("float64"),
+    )
 
 
-def _blank(config: ProblemConfig, identity: dict, budget_sec: float) -> dict[str, Any]:
-    return {
-        "pid": config.pid,
-        "target": None,
-        "llc_ref": None,
-        "se_ref": None,
-        "method": None,
-        "methods": {},
-        "llc_exact": None,
-        "rlct": None,
-        "status": "unreliable",
-        "reasons": [],
-        "notices": [],
-        "fixable_by_more_draws": True,
-        "gates": [],
-        "diagnostics": {},
-        "settings": identity,
-        "budget_sec": budget_sec,
-        "runtime_sec": 0.0,
-        "seconds": {},
-        "work": {"full_gradients": 0.0},
-        "n": config.data.n,
-        "d": None,
-        "beta": config.nbeta / config.data.n,
-        "nbeta": config.nbeta,
-        "gamma": config.posterior.gamma,
-        "init_loss": None,
-        "problem": config.canonical(),
-        "versions": versions("float64"),
-    }
-
-
-def _sampled(verdict: Verdict) -> dict[str, Any]:
-    """What the engines found."""
-    llc, se = verdict.number
-    return {
-        "llc_ref": llc,
-        "se_ref": se,
-        "method": verdict.method,
-        "status": "unreliable" if verdict.failed else "ok",
-        "reasons": [gate.sentence for gate in verdict.failed],
-        "fixable_by_more_draws": all(gate.fixable_by_more_draws for gate in verdict.failed),
-        "gates": [gate.to_json() for gate in verdict.gates],
-        "diagnostics": dict(verdict.parts[verdict.method].diagnostics),
-        "work": {"full_gradients": verdict.cost.work},
-        "seconds": dict(verdict.cost.seconds),
-        "methods": {name: part.to_json() for name, part in verdict.parts.items()},
-    }
-
-
-def _known(problem: Problem) -> dict[str, Any]:
+def _with_problem(asked: ReferenceResult, problem: Problem) -> ReferenceResult:
     """What is known before any draw."""
     limit = rlct(problem.config)
-    return {
-        "target": problem.target_id,
-        "d": len(problem.w_star),
-        "init_loss": problem.init_loss,
-        "evidence": problem.evidence,
-        "llc_exact": llc_exact(problem),
-        "rlct": {"value": limit[0], "multiplicity": limit[1]} if limit else None,
-    }
+    return replace(
+        asked,
+        target=problem.target_id,
+        d=len(problem.w_star),
+        init_loss=problem.init_loss,
+        evidence=problem.evidence,
+        llc_exact=llc_exact(problem),
+        rlct={"value": limit[0], "multiplicity": limit[1]} if limit else None,
+    )
+
+
+def _with_verdict(known: ReferenceResult, verdict: Verdict, setup: float) -> ReferenceResult:
+    """The reference, once its engines have run; `setup` is the seconds before they did."""
+    llc, se = verdict.number
+    return replace(
+        known,
+        llc_ref=llc,
+        se_ref=se,
+        method=verdict.method,
+        methods={name: part.to_json() for name, part in verdict.parts.items()},
+        status="unreliable" if verdict.failed else "ok",
+        reasons=[gate.sentence for gate in verdict.failed],
+        fixable_by_more_draws=all(gate.fixable_by_more_draws for gate in verdict.failed),
+        gates=verdict.gates,
+        diagnostics=verdict.parts[verdict.method].diagnostics,
+        seconds={**verdict.cost.seconds, "setup": setup},
+        work={"full_gradients": verdict.cost.work},
+    )

@@ -1,38 +1,35 @@
-"""Settings -> TrialResult: what a worker does for one trial, from its target to its metrics."""
+"""Runs one trial in a worker, from its settings to its metrics.json."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SamplerConfig
-from lambda_hat.conf.schema import ConfigError
+from lambda_hat.conf.schema import ConfigError, ProblemConfig
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import ProblemRefused, TrainingUnfinished, training_until
-from lambda_hat.runners.boundary import load_target, noted, strict, versions
+from lambda_hat.runners.boundary import load_target, noted, versions
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, is_disk_fault, write_json
 from lambda_hat.target import Target, loss
+from lambda_hat.trial import TrialResult
 
 MARGIN = 0.02
 """Share of the budget kept for the estimate itself, after the last draw."""
 
 
 BuildConfig = Callable[[Mapping[str, Any]], SamplerConfig]
-
-
-class TrialFailed(Exception):
-    """A trial that ends without an estimate; the text says why."""
 
 
 def run_trial(
@@ -54,125 +51,135 @@ def run_trial(
         artifacts: where targets are stored.
         began: when the budget began, in monotonic seconds.
     """
-    settings = {key: value for key, value in method_cfg.items() if key != "name"}
-    result: dict[str, Any] = {
-        "status": "failed",
-        "llc_hat": None,
-        "se_hat": None,
-        "llc_ref": ref_llc,
-        "objective": None,
-        "error": None,
-        "runtime_sec": 0.0,
-        "seconds": {},
-        "work": {"full_gradients": None},
-        "budget_sec": budget_sec,
-        "budget_exhausted": False,
-        "diagnostics": {},
-        "method": method_cfg.get("name"),
-        "hyperparams": settings,
-        "seed": seed,
-        "error_msg": None,
-        "notices": [],
-        "target": None,
-        "versions": None,
-    }
-    with noted() as result["notices"]:
-        _compute(result, problem_spec, method_cfg, artifacts, build=build, began=began)
-    if result["llc_hat"] is not None:
-        result["status"] = "complete"
-        result["error"] = None if ref_llc is None else abs(result["llc_hat"] - ref_llc)
-    result["runtime_sec"] = time.monotonic() - began
-    result = strict(result)
-    write_json(out, result)
-    return result
-
-
-def _compute(
-    result: dict[str, Any],
-    problem_spec: Mapping[str, Any],
-    method_cfg: Mapping[str, Any],
-    artifacts: Path,
-    *,
-    build: BuildConfig,
-    began: float,
-) -> None:
-    """Fills the result, or with why there is none."""
-    try:
-        config = build(method_cfg)
-        result["hyperparams"] = asdict(config)
-        problem = compose_problem(problem_spec)
-        if (seed := result["seed"]) is None:
-            seed = int(digest([problem.pid, method_cfg["name"], asdict(config)])[:7], 16)
-        method = load_method(method_cfg["name"])
-        result |= {"pid": problem.pid, "seed": seed, "versions": versions(method.DTYPE)}
-        deadline = began + (1.0 - MARGIN) * result["budget_sec"]
-        with jax.enable_x64(method.DTYPE == "float64"):
-            with training_until(deadline):
-                target, result["target"] = load_target(problem, artifacts, method.DTYPE)
-            if refusal := method.refusal(target, config):
-                raise TrialFailed(refusal)
-            _sample(result, method, target, config, seed=seed, began=began, deadline=deadline)
-    except (ConfigError, ProblemRefused, NoEstimate, TrialFailed) as reason:
-        result["error_msg"] = str(reason)
-    except TrainingUnfinished as unfinished:
-        result["budget_exhausted"] = True
-        result["error_msg"] = (
-            f"{unfinished} Raise --method-budget, or have the target made before: a reference "
-            "and parsl-llc store it."
+    asked = TrialResult(
+        llc_ref=ref_llc,
+        budget_sec=budget_sec,
+        method=method_cfg.get("name"),
+        hyperparams={key: value for key, value in method_cfg.items() if key != "name"},
+        seed=seed,
+    )
+    clock = _Clock(began, began + (1.0 - MARGIN) * budget_sec)
+    with noted() as notices:
+        result = _attempt(
+            asked, lambda: _settle(asked, problem_spec, method_cfg, build, artifacts, clock)
         )
+    result = replace(result, notices=notices, runtime_sec=time.monotonic() - began)
+    write_json(out, written := result.to_json())
+    return written
+
+
+class _Clock(NamedTuple):
+    """When the budget began, and when the sampler stops, in monotonic seconds."""
+
+    began: float
+    deadline: float
+
+
+def _attempt(known: TrialResult, step: Callable[[], TrialResult]) -> TrialResult:
+    """What the step gives; where it fails, what was known before, and a sentence that says why."""
+    try:
+        return step()
+    except (ConfigError, ProblemRefused, NoEstimate) as reason:
+        return known.failed(str(reason))
+    except TrainingUnfinished as unfinished:
+        advice = "Raise --method-budget, or have the target made before: a reference and parsl-llc"
+        return replace(known.failed(f"{unfinished} {advice} store it."), budget_exhausted=True)
     except MemoryError:
-        result["error_msg"] = "The trial ran out of memory. Lower its batch or the problem's n."
+        return known.failed("The trial ran out of memory. Lower its batch or the problem's n.")
     except Exception as error:  # The boundary: what is unforeseen is told, and kept in full.
         if is_disk_fault(error):
             raise
-        result["error_msg"] = _sentence(error)
-        result["traceback"] = traceback.format_exc()
+        return replace(known.failed(_sentence(error)), traceback=traceback.format_exc())
+
+
+def _settle(
+    asked: TrialResult,
+    problem_spec: Mapping[str, Any],
+    method_cfg: Mapping[str, Any],
+    build: BuildConfig,
+    artifacts: Path,
+    clock: _Clock,
+) -> TrialResult:
+    """Checks what was asked for, and runs it."""
+    config = build(method_cfg)
+    problem = compose_problem(problem_spec)
+    method = load_method(method_cfg["name"])
+    seed = asked.seed
+    if seed is None:
+        seed = int(digest([problem.pid, method_cfg["name"], asdict(config)])[:7], 16)
+    known = replace(
+        asked,
+        hyperparams=asdict(config),
+        seed=seed,
+        pid=problem.pid,
+        versions=versions(method.DTYPE),
+    )
+    with jax.enable_x64(method.DTYPE == "float64"):
+        return _attempt(known, lambda: _run(known, method, config, problem, artifacts, clock))
+
+
+def _run(
+    known: TrialResult,
+    method: Method,
+    config: SamplerConfig,
+    problem: ProblemConfig,
+    artifacts: Path,
+    clock: _Clock,
+) -> TrialResult:
+    """Loads the target and samples from it, if the method can."""
+    with training_until(clock.deadline):
+        target, target_id = load_target(problem, artifacts, method.DTYPE)
+    known = replace(known, target=target_id)
+    if refusal := method.refusal(target, config):
+        return known.failed(refusal)
+    return _attempt(known, lambda: _sample(known, method, target, config, clock))
 
 
 def _sample(
-    result: dict[str, Any],
-    method: Method,
-    target: Target,
-    config: SamplerConfig,
-    *,
-    seed: int,
-    began: float,
-    deadline: float,
-) -> None:
-    """Runs the sampler and fills the result, as far as it gets."""
-    ready = time.monotonic()
+    known: TrialResult, method: Method, target: Target, config: SamplerConfig, clock: _Clock
+) -> TrialResult:
+    """Runs the sampler until it is done or the deadline is there."""
+    setup = time.monotonic() - clock.began
     init_loss = float(
         jax.jit(loss, static_argnums=0)(target.form, target.arrays, target.arrays.w_star)
     )
-    runner = Runner(method, target, config, key=jax.random.key(seed))
-    progress = runner.run(deadline=deadline)
-    sampled = time.monotonic()
-    draws = runner.draws()
-    seconds = {"setup": ready - began, **progress.seconds}
-    result |= {"seconds": seconds, "work": {"full_gradients": draws.work_total}}
-    result["budget_exhausted"] = progress.warmup_cut or (
-        sampled >= deadline - 1.0 and progress.num_draws < runner.plan.num_draws
+    runner = Runner(method, target, config, key=jax.random.key(int(known.seed or 0)))
+    progress = runner.run(deadline=clock.deadline)
+    cut = time.monotonic() >= clock.deadline - 1.0 and progress.num_draws < runner.plan.num_draws
+    known = replace(
+        known,
+        seconds={"setup": setup, **progress.seconds},
+        work={"full_gradients": runner.draws().work_total},
+        budget_exhausted=bool(progress.warmup_cut or cut),
     )
     if progress.diverged:
-        raise TrialFailed(
+        return known.failed(
             f"The losses must stay finite, but diverged by step {progress.step} of "
             f"{runner.plan.num_warmup + runner.plan.num_draws * runner.plan.thin}. "
             "Take a smaller step or learning rate."
         )
-    estimate = estimate_llc(
-        draws, nbeta=target.nbeta, init_loss=init_loss, trim=method.TRIM_TRANSIENT
-    )
-    result["diagnostics"] = diagnose(draws, target=target, init_loss=init_loss)
-    result["diagnostics"] |= runner.summary()
-    result["diagnostics"] |= {"burn_in": estimate.burn_in, "warmup_cut": progress.warmup_cut}
-    seconds["estimate"] = time.monotonic() - sampled
-    if left := result["diagnostics"]["chains_left_basin"]:
-        raise TrialFailed(
+    return _attempt(known, lambda: _estimate(known, runner, init_loss, method.TRIM_TRANSIENT))
+
+
+def _estimate(known: TrialResult, runner: Runner, init_loss: float, trim: bool) -> TrialResult:
+    """The estimate from the draws, unless chains have left the basin that it is of."""
+    began, draws, target = time.monotonic(), runner.draws(), runner.target
+    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=init_loss, trim=trim)
+    diagnostics = {
+        **diagnose(draws, target=target, init_loss=init_loss),
+        **runner.summary(),
+        "burn_in": estimate.burn_in,
+        "warmup_cut": runner.progress.warmup_cut,
+    }
+    seconds = {**known.seconds, "estimate": time.monotonic() - began}
+    known = replace(known, diagnostics=diagnostics, seconds=seconds)
+    if left := diagnostics["chains_left_basin"]:
+        return known.failed(
             f"Every chain must stay in the basin of w*, but {left} of {draws.loss.shape[1]} left "
             f"it (their mean: LLC {estimate.llc_hat:.4g} at d = {target.d}). "
             "Take a smaller step or learning rate."
         )
-    result |= {"llc_hat": estimate.llc_hat, "se_hat": estimate.se_hat}
+    return known.completed(estimate.llc_hat, estimate.se_hat)
 
 
 def _sentence(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """Files on disk: where everything lies, atomic writes, content ids, and the folder lock."""
 
-from lambda_hat.store.content import canonical_json, content_id, digest, digest_bytes
+from lambda_hat.store.content import canonical_json, content_id, digest, digest_bytes, strict
 from lambda_hat.store.files import (
     DISK_FAULTS,
     TEMPORARY,
@@ -36,6 +36,7 @@ __all__ = [
     "read_json",
     "replacing",
     "remove_leftover_files",
+    "strict",
     "unwritable",
     "write_bytes",
     "write_json",

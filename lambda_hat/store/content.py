@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
+from typing import Any
 
 
 def canonical_json(value: object) -> str:
@@ -28,3 +30,14 @@ def digest_bytes(parts: Iterable[bytes]) -> str:
 def content_id(prefix: str, value: object) -> str:
     """A short id for a JSON value, such as `r_0123456789ab`."""
     return f"{prefix}_{digest(value)[:12]}"
+
+
+def strict(value: Any) -> Any:
+    """The same value with None for NaN and Infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

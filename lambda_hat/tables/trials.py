@@ -1,22 +1,19 @@
-"""The table of trials: one row per trial, written as Parquet, and the best settings as YAML."""
+"""The table of trials: one row per trial, written as Parquet."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from lambda_hat.conf.search_space import SEARCH_SPACE
-from lambda_hat.store import replacing, write_bytes
-from lambda_hat.tables.confirmation import confirm
-from lambda_hat.trial import Reference, TrialResult, TrialSpec, finite, is_complete
+from lambda_hat.store import replacing
+from lambda_hat.trial import Reference, TrialResult, TrialSpec, finite
 
 _TEXT, _REAL, _WHOLE, _TRUTH = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 
@@ -79,34 +76,32 @@ def trial_row(
         reference: The reference that the trial is compared with, if any.
     """
     llc_ref = reference.llc_ref if reference else None
-    estimate = finite(result.get("llc_hat"))
-    error = None
-    if estimate is not None and llc_ref is not None and is_complete(result):
-        error = abs(estimate - llc_ref)
+    estimate = result.estimate
+    error = None if estimate is None or llc_ref is None else abs(estimate - llc_ref)
     return {
         "pid": spec.pid,
-        "target": result.get("target"),
+        "target": result.target,
         "problem": label,
         "method": spec.method,
         "trial_id": spec.trial_id,
         "trial_number": number,
-        "status": result["status"],
+        "status": result.status,
         "hyperparams": dict(spec.hyperparams),
-        "llc_hat": estimate,
-        "se_hat": finite(result.get("se_hat")),
+        "llc_hat": finite(result.llc_hat),
+        "se_hat": finite(result.se_hat),
         "llc_ref": llc_ref,
         "se_ref": reference.se_ref if reference else None,
         "ref_status": reference.status if reference else None,
         "objective": finite(objective),
         "error": error,
-        "runtime_sec": finite(result.get("runtime_sec")),
+        "runtime_sec": finite(result.runtime_sec),
         "budget_sec": float(spec.budget_sec),
-        "budget_exhausted": bool(result.get("budget_exhausted")),
+        "budget_exhausted": bool(result.budget_exhausted),
         "seed": spec.seed,
-        "error_msg": result.get("error_msg"),
-        "diagnostics": dict(result.get("diagnostics") or {}),
-        "seconds": dict(result.get("seconds") or {}),
-        "work": dict(result.get("work") or {}),
+        "error_msg": result.error_msg,
+        "diagnostics": dict(result.diagnostics),
+        "seconds": dict(result.seconds),
+        "work": dict(result.work),
     }
 
 
@@ -132,45 +127,6 @@ def same_rows(some: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, A
     """Whether two tables agree in every scalar column, row by row."""
     pairs = zip_longest(some, others, fillvalue={})
     return all(all(row.get(name) == other.get(name) for name in COLUMNS) for row, other in pairs)
-
-
-def best_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """The row with the smallest objective among the complete ones, by (pid, method)."""
-    best: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in rows:
-        study = (row["pid"], row["method"])
-        if row["status"] == "complete" and row["objective"] is not None:
-            if study not in best or row["objective"] < best[study]["objective"]:
-                best[study] = row
-    return best
-
-
-def write_best(
-    path: Path, rows: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Writes the best hyperparameters of each problem and method as YAML, if that is news.
-
-    Args:
-        path: The file.
-        rows: The trials.
-        runs: Runs without tuning, some of which may confirm a best trial.
-    """
-    content: dict[str, Any] = {}
-    for (pid, method), row in best_rows(rows).items():
-        names = ("problem", "llc_ref", "se_ref", "ref_status")
-        entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
-        entry["methods"][method] = _best(row, runs)
-    text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
-    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if not (path.exists() and path.read_bytes() == text.encode()):
-        write_bytes(path, text.encode())
-
-
-def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("llc_hat", "se_hat", "error", "objective", "runtime_sec", "trial_number", "trial_id")
-    best = {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
-    confirmation = confirm(row, runs)
-    return best | ({"confirmed": asdict(confirmation)} if confirmation else {})
 
 
 def _schema(rows: Iterable[Mapping[str, Any]]) -> pa.Schema:

@@ -16,7 +16,7 @@ from lambda_hat.conf.ranged_trial import RangedTrial, Ranges
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.conf.search_space import Suggests
 from lambda_hat.plugin import Plugin, build_settings, call_edited, refuse_value
-from lambda_hat.trial import is_complete
+from lambda_hat.trial import TrialResult
 
 NUM_PROBES = 5
 """Proposals that are tried before a study begins, for what they ask of the sampler."""
@@ -83,7 +83,7 @@ class StudyFunctions:
         Raises:
             ConfigError: A mistake in the function, with file and line.
         """
-        if not is_complete(metrics):
+        if TrialResult.from_json(metrics).estimate is None:
             return math.inf
         function = self.objective_from_metrics
         known = inspect.signature(function).parameters

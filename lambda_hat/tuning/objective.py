@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lambda_hat.trial import finite, is_complete
+from lambda_hat.trial import TrialResult
 
 
 def llc_error(metrics: Mapping[str, Any], ref_llc: float) -> float:
     """|llc_hat - llc_ref| of a trial, in units of LLC; infinity without an estimate."""
-    estimate = finite(metrics.get("llc_hat"))
-    if estimate is None or not is_complete(metrics):
+    estimate = TrialResult.from_json(metrics).estimate
+    if estimate is None:
         return math.inf
     return abs(estimate - ref_llc)
 

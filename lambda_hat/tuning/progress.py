@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from lambda_hat.tables.best import is_better
+
 Row = Mapping[str, Any]
 
 
@@ -47,10 +49,9 @@ class StudyProgress:
 
     def _weigh(self, row: Row) -> None:
         self.worst = max(self.worst, row["objective"])
-        complete = row["error"] is not None
-        if complete and (self.best is None or row["objective"] < self.best["objective"]):
+        if is_better(row, self.best):
             self.best = row
-        if complete and row["error"] < self._anchor - self._se_ref:
+        if row["error"] is not None and row["error"] < self._anchor - self._se_ref:
             self._anchor, self._without_gain = row["error"], 0
         else:
             self._without_gain += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lambda_hat.conf.ranged_trial import Ranges
@@ -50,8 +51,7 @@ class _Told(NamedTuple):
     number: int
     spec: TrialSpec
     result: TrialResult
-    score: float | None
-    """What Optuna was told; None where it was told a failure."""
+    """With the objective that Optuna was told; None where it was told a failure."""
 
 
 class Study:
@@ -197,19 +197,26 @@ class Study:
 
     def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
+        score = self._score(result)
+        scored = replace(result, objective=score)
+        self._journal.tell(asked.trial, score, _record(asked, scored))
+        if scored != result:
+            self._write_metrics(asked.spec, scored)
+        return self._end(asked, scored)
+
+    def _score(self, result: TrialResult) -> float:
         llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
-        score = self._functions.score(result, llc_ref, huber_delta=delta)
-        if not math.isfinite(score):
-            floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), huber_delta=delta)
-            score = penalty(floor, self.progress.worst)
-        self._journal.tell(asked.trial, score, _record(asked, result))
-        return self._end(asked, result, score)
+        score = self._functions.score(result.to_json(), llc_ref, huber_delta=delta)
+        if math.isfinite(score):
+            return score
+        floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), huber_delta=delta)
+        return penalty(floor, self.progress.worst)
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that nobody could run; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
         self._journal.lose(asked.trial, _record(asked, result))
-        return self._end(asked, result, None)
+        return self._end(asked, result)
 
     def give_up(self, reason: str, asked: Asked | None = None) -> None:
         """Ends the study early; a trial that could not be told stays to be told by the next run."""
@@ -217,20 +224,20 @@ class Study:
         if asked is not None:
             self.in_flight.discard(asked.number)
 
-    def _end(self, asked: Asked, result: TrialResult, score: float | None) -> dict[str, Any]:
-        row = self._row(_Told(asked.number, asked.spec, result, score))
+    def _end(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
+        row = self._row(_Told(asked.number, asked.spec, result))
         self.in_flight.discard(asked.number)
         self._take(row)
-        self._count_dead(result, lost=score is None)
+        self._count_dead(result)
         return row
 
-    def _count_dead(self, result: TrialResult, *, lost: bool) -> None:
-        """Gives up after too many trials in a row whose workers died."""
-        dead = lost or result.get("worker_died", False)
+    def _count_dead(self, result: TrialResult) -> None:
+        """Gives up after too many trials in a row whose workers died, or that nobody could run."""
+        dead = result.worker_died or result.objective is None
         self._dead_in_a_row = self._dead_in_a_row + 1 if dead else 0
         if self._dead_in_a_row >= MAX_DEAD:
             self.given_up = True
-            reason = result["error_msg"].rstrip(".")
+            reason = (result.error_msg or "").rstrip(".")
             self.stopped = f"{MAX_DEAD} trials in a row lost their workers, the last one: {reason}"
 
     def _take(self, row: Mapping[str, Any]) -> None:
@@ -265,7 +272,8 @@ class Study:
     def _told(self) -> Iterator[_Told]:
         for trial, record in self._journal.told():
             spec = self._proposals.spec(trial.number, record["hyperparams"])
-            yield _Told(trial.number, spec, record["metrics"], trial.value)
+            result = TrialResult.from_json(record["metrics"])
+            yield _Told(trial.number, spec, replace(result, objective=trial.value))
 
     def _row(self, told: _Told) -> dict[str, Any]:
         return trial_row(
@@ -273,15 +281,36 @@ class Study:
             told.result,
             number=told.number,
             label=self.problem.label,
-            objective=told.score,
+            objective=told.result.objective,
             reference=self.reference,
         )
 
     def _restore_metrics(self, told: _Told) -> None:
-        """Writes a trial's metrics.json anew from the journal, if it is damaged."""
-        path = self._store.metrics(told.spec.pid, self.method, told.spec.trial_id)
-        if path.exists() and read_or_quarantine(path, RESULT_KEYS, self._warn) is None:
-            write_json(path, told.result)
+        """Writes a trial's metrics.json anew if it is damaged, or was told but does not say so.
+
+        An objective that it has stays: a study of another results folder may have told it last.
+        """
+        path = self._metrics(told.spec)
+        if not path.exists():
+            return
+        content = read_or_quarantine(path, RESULT_KEYS, self._warn)
+        if content is None:
+            write_json(path, told.result.to_json())
+        elif content.get("objective") is None and told.result.objective is not None:
+            stored = TrialResult.from_json(content)
+            if stored.is_of(told.result.target):
+                self._write_metrics(told.spec, replace(stored, objective=told.result.objective))
+
+    def _write_metrics(self, spec: TrialSpec, result: TrialResult) -> None:
+        """Puts the objective into metrics.json, where it need not survive a power cut.
+
+        The journal has been synced with the same content, and a damaged file is written anew
+        from there.
+        """
+        write_json(self._metrics(spec), result.to_json(), sync=False)
+
+    def _metrics(self, spec: TrialSpec) -> Path:
+        return self._store.metrics(spec.pid, self.method, spec.trial_id)
 
     def snapshot(self) -> None:
         """Refreshes the pickled study."""
@@ -290,4 +319,4 @@ class Study:
 
 def _record(asked: Asked, result: TrialResult) -> dict[str, Any]:
     """What the journal keeps of a trial: its metrics.json, and what was asked for."""
-    return {"hyperparams": dict(asked.spec.hyperparams), "metrics": result}
+    return {"hyperparams": dict(asked.spec.hyperparams), "metrics": result.to_json()}

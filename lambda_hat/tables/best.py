@@ -1,0 +1,75 @@
+"""Which trial of a study is the best, and the YAML of the best settings of every study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lambda_hat.store import write_bytes
+from lambda_hat.tables.confirmation import confirm
+from lambda_hat.trial import finite
+
+Row = Any
+"""A row of the table of trials: a mapping, or a row of a pandas DataFrame."""
+
+
+def is_better(row: Row, best: Row | None) -> bool:
+    """Whether a trial takes the place of the best one so far: the one decision of what is best.
+
+    A trial can be the best if it gave an estimate; the smallest objective wins, and the first of
+    several that are equal.
+    """
+    objective = finite(row["objective"])
+    if row["status"] != "complete" or finite(row["error"]) is None or objective is None:
+        return False
+    return best is None or objective < best["objective"]
+
+
+def best_of(rows: Iterable[Row]) -> Row | None:
+    """The best of the trials of one study; None if none of them can be."""
+    best = None
+    for row in rows:
+        best = row if is_better(row, best) else best
+    return best
+
+
+def best_rows(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    """The best trial of each study, by (pid, method)."""
+    best: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        study = (row["pid"], row["method"])
+        if is_better(row, best.get(study)):
+            best[study] = row
+    return best
+
+
+def write_best(
+    path: Path, rows: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Writes the best hyperparameters of each problem and method as YAML, if that is news.
+
+    Args:
+        path: The file.
+        rows: The trials.
+        runs: Runs without tuning, some of which may confirm a best trial.
+    """
+    content: dict[str, Any] = {}
+    for (pid, method), row in best_rows(rows).items():
+        names = ("problem", "llc_ref", "se_ref", "ref_status")
+        entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
+        entry["methods"][method] = _best(row, runs)
+    text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
+    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    if not (path.exists() and path.read_bytes() == text.encode()):
+        write_bytes(path, text.encode())
+
+
+def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = ("llc_hat", "se_hat", "error", "objective", "runtime_sec", "trial_number", "trial_id")
+    best = {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
+    confirmation = confirm(row, runs)
+    return best | ({"confirmed": asdict(confirmation)} if confirmation else {})
