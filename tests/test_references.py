@@ -23,7 +23,7 @@ from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problem import Problem, build_problem, llc_exact
 from lambda_hat.problem import store as problem_store
 from lambda_hat.problem.problem import make_problem
-from lambda_hat.references import annealing, gates, hmc, smc
+from lambda_hat.references import annealing, chains, gates, hmc, smc
 from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import Gate, check_smc_gates
 from lambda_hat.references.hmc import sample_hmc
@@ -83,7 +83,7 @@ class Ticking:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Ticking()
-    for module in (loop, program, hmc, smc, annealing):
+    for module in (loop, program, chains, hmc, smc, annealing):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -304,11 +304,11 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
 ) -> None:
     whole = by_hmc(problem("quadratic"), tmp_path / "whole")
     monkeypatch.setattr(program, "CHUNK_DRAWS", 256)
-    monkeypatch.setattr(hmc, "CHECKPOINT_SECONDS", 0.0)
-    save = hmc.save_checkpoint
+    monkeypatch.setattr(chains, "CHECKPOINT_SECONDS", 0.0)
+    save = chains.save_checkpoint
     steps: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(hmc, "save_checkpoint", killing(save, after))
+        patch.setattr(chains, "save_checkpoint", killing(save, after))
         with pytest.raises(KeyboardInterrupt):
             by_hmc(problem("quadratic"), tmp_path)
 
@@ -318,7 +318,7 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
 
     stored = hmc.load_checkpoint(tmp_path / "hmc.ckpt", identity=_identity("quadratic"))
     assert stored is not None
-    monkeypatch.setattr(hmc, "save_checkpoint", note)
+    monkeypatch.setattr(chains, "save_checkpoint", note)
     again = by_hmc(problem("quadratic"), tmp_path)
     assert steps[0] > after
     assert (again.llc, again.se) == (whole.llc, whole.se)
@@ -365,8 +365,8 @@ def test_a_reference_gets_there_over_many_short_walltimes(
     monkeypatch.setattr(gates, "RELATIVE_SE", 0.03)
     settings = {"method": method, "num_draws": 200, "num_warmup": 100, "num_runs": 9}
     whole = reference(tmp_path / "whole", settings=settings, budget_sec=1e6)
-    monkeypatch.setattr(hmc, "CHECKPOINT_SECONDS", 150.0)  # Ticks, about three a draw.
-    module, name = (hmc, "save_checkpoint") if method == "hmc" else (smc, "write_json")
+    monkeypatch.setattr(chains, "CHECKPOINT_SECONDS", 150.0)  # Ticks, about three a draw.
+    module, name = (chains, "save_checkpoint") if method == "hmc" else (smc, "write_json")
     save, found, kills = getattr(module, name), None, 0
     while found is None and kills < 100:
         monkeypatch.setattr(module, name, killing(save, 2))
