@@ -15,8 +15,7 @@ from jaxtyping import Array
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem
-from lambda_hat.problem.families import build_problem, llc_exact
+from lambda_hat.problem import Problem, build_problem, llc_exact
 from lambda_hat.references import chains, ladder, tempering
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import check_round_trips
@@ -172,7 +171,7 @@ def test_a_high_barrier_gets_more_rungs() -> None:
 
 def test_rounds_double_and_fill_the_warm_up() -> None:
     for num_warmup in (31, 250, 1000):
-        rounds = ladder.rounds(num_warmup)
+        rounds = ladder.rounds_of(num_warmup)
         lengths = np.diff([-1, *rounds.closes])
         assert rounds.closes[-1] == num_warmup - 1 == rounds.end - 1
         assert lengths[1:] / lengths[:-1] == pytest.approx(np.full(4, 2.0), rel=0.6)

@@ -136,7 +136,7 @@ def settings_of(config: Config) -> Settings:
     """Numeric settings, passed as traced arguments."""
     return Settings(
         config.temperatures,
-        ladder.rounds(config.num_warmup),
+        ladder.rounds_of(config.num_warmup),
         float(config.target_accept),
         config.num_integration_steps,
     )

@@ -34,7 +34,7 @@ class Rounds(NamedTuple):
     """Last iteration of each round."""
 
 
-def rounds(num_warmup: int) -> Rounds:
+def rounds_of(num_warmup: int) -> Rounds:
     """Rounds that double, over `num_warmup` iterations."""
     parts = (2.0 ** np.arange(1, NUM_ROUNDS + 1) - 1) / (2.0**NUM_ROUNDS - 1)
     return Rounds(num_warmup, np.round(num_warmup * parts).astype(np.int32) - 1)
@@ -47,9 +47,9 @@ def gain(rounds: Rounds, i: Array) -> Array:
     return FIRST_GAIN / (1.0 + (i - begun) / SLOWER) ** POWER
 
 
-def first_temperatures(coldest: float, num_rungs: int) -> tuple[float, ...]:
+def first_temperatures(coldest: float, count: int) -> tuple[float, ...]:
     """0, then from `coldest` to 1 by equal factors: even where the LLC is the same at all."""
-    between = np.geomspace(coldest, 1.0, num_rungs - 1)
+    between = np.geomspace(coldest, 1.0, count - 1)
     return (0.0, *between.tolist())
 
 
