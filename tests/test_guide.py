@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import optuna
 import pandas as pd
 import polars as pl
 import pytest
 import yaml
-from instant import use_instant_runners
+from instant import FAKES, instant_trial, use_instant_runners
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from lambda_hat.conf import compose_problem, compose_sampler, ranged_trial
 from lambda_hat.conf.checks import ConfigError
-from lambda_hat.entrypoints.parsl_optuna import main
+from lambda_hat.entrypoints.parsl_optuna import TRIAL_RUNNER, main
 from lambda_hat.entrypoints.plans import read_llc_plan, read_study_plan
 from lambda_hat.plugin import Plugin
 from lambda_hat.runners.given import own_settings, plain
@@ -514,3 +519,174 @@ def test_a_plugin_that_builds_settings_is_part_of_a_trials_id() -> None:
     one, two = (replace(spec, plugin=Plugin("my.py", text)) for text in ("a", "b"))
     assert len({spec.trial_id, one.trial_id, two.trial_id}) == 3
     assert one.trial_id == replace(spec, plugin=Plugin("else.py", "a")).trial_id
+
+
+# Warm start.
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_instant_runners(monkeypatch)
+
+
+def tune(**optuna_section: Any) -> pd.DataFrame:
+    """Runs the command with instant trials; returns the table by trial number."""
+    raw = {"problems": [{"model": "small", "data": "small"}], "methods": ["vi"]}
+    raw["optuna"] = {"max_trials": 3, "enqueue_defaults": False, **optuna_section}
+    assert main(["--config", str(write(raw)), "--local"]) == 0
+    return trials().set_index("trial_number")
+
+
+def journal() -> optuna.Study:
+    """The study as a user opens it with Optuna alone; made if it is not there."""
+    pid = compose_problem({"model": "small", "data": "small"}).pid
+    path = Path("results/studies/optuna_llc", f"{pid}:vi.journal").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = JournalFileOpenLock(str(path))
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return optuna.create_study(storage=storage, study_name=f"{pid}:vi", load_if_exists=True)
+
+
+FULL = {"lr": 0.01, "M": 4, "r": 1, "whitening_mode": "none", "steps": 5000, "batch_size": 64}
+ENQUEUED = {"full": FULL, "partial": {"lr": 0.01}, "empty": {}, "out of range": {"lr": 1, "M": 2.0}}
+
+
+def test_the_defaults_come_first_then_guesses_then_the_search(instant: None) -> None:
+    guesses = [{"method": "vi", "params": {"lr": 0.02}}, {"method": "vi", "params": FULL}]
+    table = tune(enqueue_defaults=True, enqueue=guesses, max_trials=4)
+    defaults = asdict(compose_sampler("vi"))
+    first = table.hyperparams[0]
+    near = {name: defaults[name] for name in ("lr", "M", "r", "whitening_mode", "steps")}
+    assert near.items() <= first.items() and first["batch_size"] in (64, 256)
+    assert table.params_lr[1] == 0.02
+    assert FULL.items() <= table.hyperparams[2].items() and len(table) == 4
+    again = tune(enqueue_defaults=True, enqueue=guesses, max_trials=4)
+    assert again.trial_id.tolist() == table.trial_id.tolist()
+    more = tune(enqueue_defaults=True, enqueue=[{"method": "vi", "params": {"M": 8}}], max_trials=4)
+    assert len(more) == 5 and more.params_M[4] == 8
+
+
+def test_a_lost_journal_of_a_warm_start_is_rebuilt_as_it_was(instant: None) -> None:
+    section = {"enqueue": [{"method": "vi", "params": {"lr": 0.02}}], "enqueue_defaults": True}
+    table = tune(**section)
+    [path] = Path("results").rglob("*.journal")
+    path.unlink()
+    for _ in range(2):
+        assert tune(**section).trial_id.tolist() == table.trial_id.tolist()
+
+
+@pytest.mark.parametrize("params", ENQUEUED.values(), ids=ENQUEUED)
+@pytest.mark.parametrize("when", ["before the first run", "between two", "when all is done"])
+def test_what_a_user_enqueues_is_run(instant: None, params: dict, when: str) -> None:
+    if when != "before the first run":
+        tune(max_trials=2)
+    journal().enqueue_trial(params)
+    table = tune(max_trials=2 if when == "when all is done" else 4)
+    assert len(table) == (3 if when == "when all is done" else 4)
+    number = 0 if when == "before the first run" else 2
+    given = table.hyperparams[number]
+    assert params.items() <= given.items() and isinstance(given["M"], int)
+    assert table.index.tolist() == list(range(len(table)))
+    before = table.trial_id.tolist()
+    assert tune(max_trials=2 if when == "when all is done" else 4).trial_id.tolist() == before
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"M": 3}, "enqueued with M=3, but can have one of 1, 2, 4, 8"),
+        ({"lr": "fast"}, "enqueued with lr='fast'"),
+        ({"lr": -1.0}, "enqueued with lr=-1.0"),
+        ({"lrr": 0.1}, "enqueued with lrr, which is not searched"),
+    ],
+)
+def test_what_cannot_be_run_is_told_and_counts_for_nothing(
+    instant: None, params: dict, said: str
+) -> None:
+    journal().enqueue_trial(params)
+    table = tune()
+    assert said in table.error_msg[0] and table.status[0] == "failed"
+    assert (table.status == "complete").sum() == 3 and len(table) == 4
+    assert journal().trials[0].state == optuna.trial.TrialState.FAIL
+
+
+def test_trials_that_a_user_has_ended_count_as_what_they_are(instant: None) -> None:
+    tune(max_trials=1)
+    study = journal()
+    ranges = study.trials[0].distributions
+    study.add_trial(optuna.trial.create_trial(value=0.5, params=FULL, distributions=ranges))
+    study.tell(study.ask(ranges), state=optuna.trial.TrialState.PRUNED)
+    study.tell(study.ask(ranges), state=optuna.trial.TrialState.FAIL)
+    table = tune(max_trials=4)  # The failed one counts for nothing.
+    assert table.index.tolist() == [0, 4]
+    assert [trial.value for trial in journal().trials][1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"method": "vi", "params": {"lr": 7.0}}, "`lr` must lie in its search range"),
+        ({"method": "vi", "params": {"M": 3}}, "M=3, but can have one of 1, 2, 4, 8"),
+        ({"method": "vi", "params": {"lrr": 1}}, "lrr, which is not searched"),
+        ({"method": "sgld", "params": {}}, "`method` must be one of vi"),
+        ({"method": "vi", "parms": {}}, "Did you mean 'params'?"),
+    ],
+)
+def test_a_guess_that_cannot_be_is_bad_input(
+    capsys: pytest.CaptureFixture[str], entry: dict, said: str
+) -> None:
+    raw = {"problems": [{"model": "small"}], "methods": ["vi"], "optuna": {"enqueue": [entry]}}
+    assert main(["--config", str(write(raw)), "--local", "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+# Search what acts, and say how it went.
+
+
+def test_batches_of_all_rows_are_one_choice(instant: None) -> None:
+    raw = {"problems": [{"model": "small", "data": "small"}], "methods": ["sgld"]}
+    raw["optuna"] = {"max_trials": 2}
+    argv = ["--config", str(write(raw)), "--local"]
+    assert main(argv) == 0
+    [path] = Path("results").rglob("*.pkl")
+    study = pickle.loads(path.read_bytes())
+    assert study.trials[0].distributions["batch"].choices == (32, 128)
+    big = {**raw, "problems": [{"model": "small", "data": "base"}], "results_dir": "big"}
+    assert main(["--config", str(write(big)), "--local"]) == 0
+    [path] = Path("big").rglob("*.pkl")
+    study = pickle.loads(path.read_bytes())
+    assert study.trials[0].distributions["batch"].choices == (32, 128, 512)
+
+
+def test_a_study_that_was_begun_with_choices_that_coincide_goes_on(
+    instant: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = {"problems": [{"model": "small", "data": "small"}], "methods": ["sgld"]}
+    argv = ["--config", str(write(raw)), "--local"]
+    with monkeypatch.context() as patch:
+        patch.setattr(ranged_trial, "BATCHES", ())  # As it was before.
+        assert main([*argv, "--max-trials", "2"]) == 0
+    assert main([*argv, "--max-trials", "4"]) == 0
+    assert len(trials()) == 4
+    [path] = Path("results").rglob("*.pkl")
+    choices = {t.distributions["batch"].choices for t in pickle.loads(path.read_bytes()).trials}
+    assert choices == {(32, 128, 512)}
+
+
+def diverging_trial(*args: Any, **kwargs: Any) -> dict:
+    result = {**instant_trial(*args, **kwargs), "status": "failed"}
+    return {**result, "llc_hat": None, "se_hat": None, "error_msg": "It diverged."}
+
+
+def test_optunas_own_tools_see_how_a_trial_went(
+    instant: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(max_trials=1)
+    monkeypatch.setitem(FAKES, TRIAL_RUNNER, diverging_trial)
+    tune(max_trials=2)
+    first, second = (trial.user_attrs for trial in journal().trials)
+    assert first["status"] == "complete" and first["llc_hat"] == pytest.approx(1.4)
+    assert first["error"] == pytest.approx(0.1) and first["se_hat"] == 0.1
+    assert first["problem"] == "small/small" and "error_msg" not in first
+    assert second["status"] == "failed" and second["error_msg"] == "It diverged."
+    assert "llc_hat" not in second

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.search_space import Categorical, Float, Int, Range, Suggests
 
 BATCHES = ("batch", "batch_size")
@@ -22,14 +25,23 @@ class Ranges:
     """Rows of the problem's data: batches from there on are one choice. None leaves them be."""
 
 
+class NotInRange(ConfigError):
+    """A value was enqueued that its range cannot hold."""
+
+
 class RangedTrial:
     """An Optuna trial on which given ranges win over those that it is asked for.
 
     What it returns has the type of its range, also where a trial was enqueued with 1 for 1.0.
+
+    Args:
+        trial: The trial.
+        ranges: What comes before the ranges that it is asked for.
+        fixed: Values that it was enqueued with.
     """
 
-    def __init__(self, trial: Suggests, ranges: Ranges):
-        self._trial, self._ranges = trial, ranges
+    def __init__(self, trial: Suggests, ranges: Ranges, fixed: Mapping[str, Any] | None = None):
+        self._trial, self._ranges, self._fixed = trial, ranges, fixed or {}
         self._asked: set[str] = set()
 
     def suggest_float(
@@ -54,7 +66,10 @@ class RangedTrial:
     def draw_rest(self) -> dict[str, Any]:
         """The given ranges that nobody has asked for."""
         rest = [name for name in self._ranges.given if name not in self._asked]
-        return {name: self._suggest(name, self._ranges.given[name]) for name in rest}
+        drawn = {name: self._suggest(name, self._ranges.given[name]) for name in rest}
+        if idle := [name for name in self._fixed if name not in self._asked]:
+            raise NotInRange([f"It was enqueued with {', '.join(idle)}, which is not searched."])
+        return drawn
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._trial, name)  # Its number, say.
@@ -64,10 +79,29 @@ class RangedTrial:
         entry = self._ranges.given.get(name, asked)
         if name in BATCHES and self._ranges.num_rows is not None:
             entry = _distinct(entry, self._ranges.num_rows)
-        value = entry.suggest(self._trial, name)
+        if name in self._fixed and not _can_hold(entry, self._fixed[name]):
+            value, can = self._fixed[name], _shown(entry)
+            raise NotInRange([f"It was enqueued with {name}={value!r}, but can have {can}."])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A value that was enqueued may lie out of its range.
+            value = entry.suggest(self._trial, name)
         if isinstance(entry, Categorical):
             return entry.choices[entry.choices.index(value)]
         return float(value) if isinstance(entry, Float) else int(value)
+
+
+def _shown(entry: Range) -> str:
+    if isinstance(entry, Categorical):
+        return "one of " + ", ".join(map(str, entry.choices))
+    return "a number above 0" if entry.log else "a number"
+
+
+def _can_hold(entry: Range, value: Any) -> bool:
+    """Whether a value can be recorded in a range: as a choice of it, or as a number."""
+    if isinstance(entry, Categorical):
+        return value in entry.choices
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and (value > 0 or not entry.log)
 
 
 def _distinct(entry: Range, num_rows: int) -> Range:

@@ -39,6 +39,7 @@ from lambda_hat.tuning.objective import huber_loss, llc_error
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.study import Study
+from lambda_hat.tuning.warm_start import check_guess
 
 TRIAL_RUNNER = "lambda_hat.runners.run_method:run_method_trial"
 
@@ -157,6 +158,12 @@ def checked_functions(plan: StudyPlan) -> StudyFunctions:
             functions.score_of_error(1.0, huber_delta=plan.settings.huber_delta)
         except ConfigError as error:
             faults += [fault for fault in error.faults if fault not in faults]
+    for guess in plan.settings.enqueue if not faults else ():
+        try:
+            ranges = Ranges(plan.space.get(guess.method, {}))
+            check_guess(guess, ranges=ranges, functions=functions)
+        except ConfigError as error:
+            faults += error.faults
     if faults:
         raise ConfigError(faults)
     return functions

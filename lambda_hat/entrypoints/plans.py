@@ -36,6 +36,7 @@ from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.study import StudySettings
+from lambda_hat.tuning.warm_start import Guess
 
 LONGEST_SEC = 10**9
 """Budgets stay below this, about thirty years: infinity is no budget."""
@@ -59,6 +60,8 @@ class OptunaSection:
     """With a number, the objective is Huber's loss of the error; null is its absolute value."""
     confirm_seeds: int = bounded(0, least=0)
     """Other seeds that each study's best settings are run with at the end."""
+    enqueue_defaults: bool = True
+    """Whether a study that begins tries its method's defaults first."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,11 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     problems = _problems(raw, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
-    check_keys(section, [*known, "convergence"], "optuna", faults)
-    section = {key: value for key, value in section.items() if key in [*known, "convergence"]}
+    known += ["convergence", "enqueue"]
+    check_keys(section, known, "optuna", faults)
+    section = {key: value for key, value in section.items() if key in known}
     converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
+    guesses = _guesses(section.pop("enqueue", None), raw.get("methods"), faults)
     optuna = read(OptunaSection, section, "optuna", faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
     space = _collect(faults, read_ranges, raw.get("search_space"))
@@ -140,6 +145,8 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         seed=optuna.seed,
         huber_delta=optuna.huber_delta,
         patience=convergence.patience,
+        enqueue_defaults=optuna.enqueue_defaults,
+        enqueue=guesses,
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)
@@ -277,6 +284,23 @@ def _store(raw: Mapping[str, Any], faults: list[str]) -> Store:
         if reason := unwritable(folders[name]):
             faults.append(f"`{name}_dir` must be a folder to write to, but {reason}.")
     return Store.at(**folders)
+
+
+def _guesses(raw: object, methods: object, faults: list[str]) -> tuple[Guess, ...]:
+    guesses: list[Guess] = []
+    for index, entry in enumerate(_list({"enqueue": raw}, "enqueue", faults) if raw else []):
+        where = f"optuna.enqueue[{index}]"
+        given = check_mapping(entry, where, faults)
+        check_keys(given, ("method", "params"), where, faults)
+        params = check_mapping(given.get("params"), f"{where}.params", faults)
+        known = methods if isinstance(methods, list) else []
+        if (method := given.get("method")) not in known:
+            faults.append(unknown_name("`method`", method, map(str, known), where))
+        guess = Guess(str(method), dict(params))
+        if guess in guesses:
+            faults.append(f"{where} is the same as enqueue[{guesses.index(guess)}]. Leave one out.")
+        guesses.append(guess)
+    return tuple(guesses)
 
 
 def _plugin(given: object, faults: list[str]) -> Plugin | None:

@@ -56,18 +56,27 @@ class StudyFunctions:
         builds = self.plugin is not None and self.plugin.function("build_sampler_cfg") is not None
         return self.plugin if builds else None
 
-    def suggest(self, trial: Suggests, method: str, ranges: Ranges) -> dict[str, Any]:
+    def suggest(
+        self,
+        trial: Suggests,
+        method: str,
+        ranges: Ranges,
+        *,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """A trial's hyperparameters.
 
         Args:
             trial: An Optuna trial, or anything that suggests.
             method: The method.
             ranges: What comes before the ranges of the function.
+            fixed: Values that the trial was enqueued with.
 
         Raises:
             ConfigError: A mistake in the function, with file and line.
+            NotInRange: A value that was enqueued cannot be.
         """
-        ranged = RangedTrial(trial, ranges)
+        ranged = RangedTrial(trial, ranges, fixed)
         function = self.suggest_method_params
         given = call_edited(function, ranged, method)
         if not isinstance(given, Mapping) or not all(map(_is_plain, given.values())):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _FINGERPRINT = "fingerprint"
 _RECORD = "record"
+_GUESS = "guess"
 
 
 class Journal:
@@ -79,6 +80,11 @@ class Journal:
             if trial.state.is_finished() and _RECORD in trial.user_attrs:
                 yield trial, json.loads(self._record(trial))
 
+    def num_failed_by_hand(self) -> int:
+        """How many trials failed without a word of ours: they are no trials of the study's."""
+        fail = TrialState.FAIL
+        return sum(t.state == fail and _RECORD not in t.user_attrs for t in self.trials())
+
     def _record(self, trial: FrozenTrial) -> str:
         return self._file.record_of(trial.user_attrs)
 
@@ -87,10 +93,29 @@ class Journal:
         self._reseed(seed)
         return self._study.ask()
 
-    def restore(self, fixed: FixedTrial, seed: int) -> Trial:
-        """Begins a new trial that has the parameters of `fixed`, in place of a proposal."""
+    def enqueue(self, params: Mapping[str, Any], *, name: str) -> None:
+        """Has a trial with these parameters asked next, once for each name."""
+        self._study.enqueue_trial(dict(params), user_attrs={_GUESS: name})
+
+    def enqueued(self) -> set[str]:
+        """The names of what was ever enqueued by `enqueue`."""
+        return {trial.user_attrs[_GUESS] for trial in self.trials() if _GUESS in trial.user_attrs}
+
+    def claim(self, waiting: FrozenTrial, seed: int) -> Trial:
+        """Begins a trial that was enqueued."""
+        self._study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        return self.reopen(waiting, seed)
+
+    def restore(self, fixed: FixedTrial, seed: int, *, name: str | None = None) -> Trial:
+        """Begins a new trial that has the parameters of `fixed`, in place of a proposal.
+
+        With a name it counts as what was enqueued under it.
+        """
         running = create_trial(
-            state=TrialState.RUNNING, params=fixed.params, distributions=fixed.distributions
+            state=TrialState.RUNNING,
+            params=fixed.params,
+            distributions=fixed.distributions,
+            user_attrs={} if name is None else {_GUESS: name},
         )
         self._study.add_trial(running)
         return self.reopen(self.trials()[-1], seed)
@@ -103,26 +128,40 @@ class Journal:
         self._reseed(seed)
         return open_trial(self._study, frozen)
 
-    def tell(self, trial: Trial, value: float, record: dict[str, Any]) -> None:
-        """Ends a trial with its score and keeps its record."""
-        self._keep(trial, record)
+    def tell(
+        self, trial: Trial, value: float, record: dict[str, Any], shown: Mapping[str, Any]
+    ) -> None:
+        """Ends a trial with its score, and keeps its record.
+
+        Args:
+            trial: The trial.
+            value: Its score.
+            record: What it is known by later.
+            shown: What Optuna's own tools show of it, each an attribute; None is left out.
+        """
+        self._keep(trial, record, shown)
         self._study.tell(trial, value)
         self._file.sync()
 
-    def lose(self, trial: Trial, record: dict[str, Any]) -> None:
+    def lose(self, trial: Trial, record: dict[str, Any], shown: Mapping[str, Any]) -> None:
         """Ends a trial that nobody could run: the sampler shall learn nothing from it."""
-        self._keep(trial, record)
+        self._keep(trial, record, shown)
         self._study.tell(trial, state=TrialState.FAIL)
         self._file.sync()
 
-    def _keep(self, trial: Trial, record: dict[str, Any]) -> None:
+    def _keep(self, trial: Trial, record: dict[str, Any], shown: Mapping[str, Any]) -> None:
+        for name, value in shown.items():
+            if value is not None:
+                trial.set_user_attr(name, value)
         # As text: Optuna copies attributes deeply at each tell.
         trial.set_user_attr(_RECORD, json.dumps(record, separators=(",", ":")))
 
     def snapshot(self, path: Path) -> None:
         """Pickles the study with its finished trials, free of this storage, for users."""
         study = optuna.create_study(study_name=self.name)
-        study.add_trials(self._whole(trial) for trial in self.trials() if trial.state.is_finished())
+        for trial in self.trials():
+            if trial.state.is_finished():  # `add_trial` refuses what was enqueued out of its range.
+                study._storage.create_new_trial(study._study_id, template_trial=self._whole(trial))
         for key, value in self._study.user_attrs.items():
             study.set_user_attr(key, value)
         write_bytes(path, pickle.dumps(study))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
-from lambda_hat.conf.ranged_trial import Ranges
+from lambda_hat.conf.ranged_trial import NotInRange, Ranges
 from lambda_hat.conf.search_space import Suggests
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
 from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
+from lambda_hat.tuning.warm_start import Params
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Asked:
     number: int
     trial: Trial
     spec: TrialSpec
+    refused: str | None = None
+    """Why it cannot be run: it was enqueued with a value that its range cannot hold."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Proposals:
     journal: Journal
     unrecorded: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Trials that the journal has lost and that are not yet asked again: settings by seed."""
+    guesses: dict[str, Params] = field(default_factory=dict)
+    """What was enqueued and is among these, by name."""
 
     def ask(self, number: int) -> Asked:
         """Draws the next trial, or takes up the one of its number that the journal has lost."""
@@ -46,7 +51,31 @@ class Proposals:
 
     def reopen(self, frozen: FrozenTrial) -> Asked:
         """A trial that a killed run left behind, as it was asked."""
-        return self._draw(self.journal.reopen(frozen, self._seed("tpe", frozen.number)))
+        trial = self.journal.reopen(frozen, self._seed("tpe", frozen.number))
+        return self._draw(trial, fixed_params(frozen))
+
+    def claim(self, waiting: FrozenTrial) -> Asked:
+        """A trial that was enqueued, by us or by the user."""
+        trial = self.journal.claim(waiting, self._seed("tpe", waiting.number))
+        return self._draw(trial, fixed_params(waiting))
+
+    def enqueue(self, guesses: Mapping[str, Params], *, fresh: bool) -> Proposals:
+        """Has what was not tried yet asked next.
+
+        Args:
+            guesses: By name; what the journal has lost and has been run is taken up from there.
+            fresh: Whether the journal has no trial: the defaults come first, or not at all.
+        """
+        lost = {}
+        enqueued = self.journal.enqueued()
+        for name, params in guesses.items():
+            if name in enqueued or (name == "defaults" and not fresh):
+                continue
+            if any(params.items() <= dict(run).items() for run in self.unrecorded.values()):
+                lost[name] = params
+            elif name != "defaults" or not self.unrecorded:
+                self.journal.enqueue(params, name=name)
+        return replace(self, guesses=lost)
 
     def spec(self, number: int, hyperparams: Mapping[str, Any]) -> TrialSpec:
         """The trial of a number, with these settings."""
@@ -70,14 +99,26 @@ class Proposals:
                 return None
         except ValueError:
             return None  # What was suggested is not what the sampler was given.
-        return self.journal.restore(fixed, self._seed("tpe", number))
+        names = [n for n, params in self.guesses.items() if params.items() <= hyperparams.items()]
+        name = names[0] if names else None
+        self.guesses.pop(name or "", None)
+        return self.journal.restore(fixed, self._seed("tpe", number), name=name)
 
-    def _draw(self, trial: Trial) -> Asked:
-        hyperparams = self._suggest(trial)
+    def _draw(self, trial: Trial, fixed: Mapping[str, Any] | None = None) -> Asked:
+        try:
+            hyperparams = self._suggest(trial, fixed)
+        except NotInRange as refusal:
+            spec = self.spec(trial.number, {name: str(v) for name, v in (fixed or {}).items()})
+            return Asked(trial.number, trial, spec, refused=str(refusal))
         return Asked(trial.number, trial, self.spec(trial.number, hyperparams))
 
-    def _suggest(self, trial: Suggests) -> dict[str, Any]:
-        return self.functions.suggest(trial, self.method, self.ranges)
+    def _suggest(self, trial: Suggests, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self.functions.suggest(trial, self.method, self.ranges, fixed=fixed)
 
     def _seed(self, use: str, number: int) -> int:
         return derive_seed(use, self.seed, self.problem.pid, self.method, number)
+
+
+def fixed_params(trial: FrozenTrial) -> Mapping[str, Any]:
+    """What a trial was enqueued with."""
+    return trial.system_attrs.get("fixed_params", {})

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from lambda_hat.conf.checks import ConfigError
-from lambda_hat.execution import TaskPool
+from lambda_hat.execution import DeadlineExceeded, TaskPool
 from lambda_hat.execution.event_loop import EventLoop, Outcome, error_of, sentence
 from lambda_hat.execution.pool import TaskFunction
 from lambda_hat.execution.trials import LostTrial, Trials, deadline_of
@@ -111,7 +111,8 @@ class Scheduler:
 
     def _reference_ended(self, problem: ProblemItem, future: Future) -> None:
         if (error := error_of(future)) is not None:
-            self._fail(problem, f"its reference could not be computed: {sentence(error)}")
+            longer = " Raise --hmc-budget" if isinstance(error, DeadlineExceeded) else ""
+            self._fail(problem, f"its reference could not be computed: {sentence(error)}{longer}")
             return
         result = future.result()
         for notice in result.get("notices", ()):
@@ -164,6 +165,10 @@ class Scheduler:
         self._submit(study, asked)
 
     def _submit(self, study: Study, asked: Asked) -> None:
+        if asked.refused is not None:
+            self._loop.changed()
+            self._observer.trial_ended(study, study.refuse(asked))
+            return
         task = study.task(asked)
 
         def ended(future: Future) -> None:

@@ -7,10 +7,13 @@ what the journal says. It holds no rows: they are read from the journal when the
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from optuna.trial import FrozenTrial, TrialState
 
 from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.conf.search_space import Space
@@ -26,6 +29,7 @@ from lambda_hat.tuning.objective import penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
+from lambda_hat.tuning.warm_start import Guess, first_guesses
 
 MAX_DEAD = 10
 """Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
@@ -43,6 +47,10 @@ class StudySettings:
     huber_delta: float | None = None
     patience: int | None = None
     """Trials without a gain beyond the reference's error before a study has converged."""
+    enqueue_defaults: bool = True
+    """Whether a study that begins tries its method's defaults first."""
+    enqueue: tuple[Guess, ...] = ()
+    """What is to be tried next, unless it was before."""
 
 
 class _Told(NamedTuple):
@@ -100,7 +108,8 @@ class Study:
             functions,
             self._journal,
         )
-        self._num_asked = self._dead_in_a_row = 0
+        self._num_trials = self._num_uncounted = self._dead_in_a_row = 0
+        self._waiting: deque[FrozenTrial] = deque()
         self._id = ""
 
     # Beginning.
@@ -132,11 +141,25 @@ class Study:
             self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
         )
         self._proposals = replace(self._proposals, unrecorded=unrecorded)
+        self._enqueue()
         trials = self._journal.trials()
-        self._num_asked = len(trials)
-        again = [self._proposals.reopen(t) for t in trials if not t.state.is_finished()]
+        self._num_trials = len(trials)
+        self._waiting = deque(t for t in trials if t.state == TrialState.WAITING)
+        self._num_uncounted = len(self._waiting) + self._journal.num_failed_by_hand()
+        again = [self._proposals.reopen(t) for t in trials if t.state == TrialState.RUNNING]
         self.in_flight = {asked.number for asked in again}
         return again
+
+    def _enqueue(self) -> None:
+        """Has the defaults and the guesses of the config asked first, unless they were."""
+        guesses = first_guesses(
+            self.method,
+            self.settings.enqueue,
+            ranges=self._ranges,
+            functions=self._functions,
+            defaults=self.settings.enqueue_defaults,
+        )
+        self._proposals = self._proposals.enqueue(guesses, fresh=not self._journal.trials())
 
     def _replay(self) -> set[str]:
         """Takes up the trials that the journal holds; returns their ids."""
@@ -174,17 +197,24 @@ class Study:
 
     @property
     def wants_more(self) -> bool:
-        """Whether another trial is to be asked now."""
-        return (
-            self.stopped is None
-            and len(self.in_flight) < self.settings.batch_size
-            and self._num_asked - self.progress.num_lost < self.settings.max_trials
-        )
+        """Whether another trial is to be asked now: what was enqueued is run in any case."""
+        if self.given_up or len(self.in_flight) >= self.settings.batch_size:
+            return False
+        counted = self._num_trials - self._num_uncounted - self.progress.num_lost
+        goes_on = self.stopped is None and counted < self.settings.max_trials
+        return goes_on or bool(self._waiting)
 
     def ask(self) -> Asked:
-        """Draws the next trial, or takes up the one of its number that the journal has lost."""
-        asked = self._proposals.ask(self._num_asked)
-        self._num_asked += 1
+        """Begins the next trial: one that was enqueued, or a new one, drawn.
+
+        A new one whose number the journal has lost is taken up from its own files.
+        """
+        if self._waiting:
+            self._num_uncounted -= 1
+            asked = self._proposals.claim(self._waiting.popleft())
+        else:
+            asked = self._proposals.ask(self._num_trials)
+            self._num_trials += 1
         self.in_flight.add(asked.number)
         return asked
 
@@ -199,7 +229,7 @@ class Study:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
         score = self._score(result)
         scored = replace(result, objective=score)
-        self._journal.tell(asked.trial, score, _record(asked, scored))
+        self._journal.tell(asked.trial, score, _record(asked, scored), self._shown(asked, scored))
         if scored != result:
             self._write_metrics(asked.spec, scored)
         return self._end(asked, scored)
@@ -215,7 +245,7 @@ class Study:
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that nobody could run; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
-        self._journal.lose(asked.trial, _record(asked, result))
+        self._journal.lose(asked.trial, _record(asked, result), self._shown(asked, result))
         return self._end(asked, result)
 
     def give_up(self, reason: str, asked: Asked | None = None) -> None:
@@ -224,11 +254,16 @@ class Study:
         if asked is not None:
             self.in_flight.discard(asked.number)
 
+    def refuse(self, asked: Asked) -> dict[str, Any]:
+        """Ends a trial that was enqueued with what its range cannot hold; returns its row."""
+        return self.lose(asked, asked.refused or "")
+
     def _end(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         row = self._row(_Told(asked.number, asked.spec, result))
         self.in_flight.discard(asked.number)
         self._take(row)
-        self._count_dead(result)
+        if asked.refused is None:
+            self._count_dead(result)
         return row
 
     def _count_dead(self, result: TrialResult) -> None:
@@ -284,6 +319,12 @@ class Study:
             objective=told.result.objective,
             reference=self.reference,
         )
+
+    def _shown(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
+        """What tells a failed trial from a bad estimate where only Optuna is asked."""
+        row = self._row(_Told(asked.number, asked.spec, result))
+        names = ("status", "llc_hat", "se_hat", "error", "error_msg", "problem")
+        return {**{n: row[n] for n in names}, "full_gradients": row["work"].get("full_gradients")}
 
     def _restore_metrics(self, told: _Told) -> None:
         """Writes a trial's metrics.json anew if it is damaged, or was told but does not say so.
