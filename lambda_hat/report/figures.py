@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lambda_hat.report.findings import select
+from lambda_hat.report.importance import importances
 from lambda_hat.report.plots import errors_by_time, estimates, history
 from lambda_hat.report.settings_plots import hyperparameters, important_settings
 
@@ -54,6 +55,7 @@ def draw_all(trials: pd.DataFrame) -> list[Drawing]:
         if any(select(trials, trials.method == method).hyperparams):
             figure = hyperparameters(trials, method)
             drawings.append(Drawing(f"Settings of {method}", SETTINGS_CAPTION, figure))
+        if importances(trials, method):
             figure = important_settings(trials, method)
             drawings.append(Drawing(f"What matters for {method}", IMPORTANCE_CAPTION, figure))
     return drawings
