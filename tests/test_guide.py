@@ -281,7 +281,7 @@ def table() -> str:
     }
     rows = []
     for method, params in asked.items():
-        spec = TrialSpec("p_1", QUADRATIC, method, params, 7, 60.0)
+        spec = TrialSpec("p_1", QUADRATIC, method, params, 7, 600.0)
         result = spec.failure("It is made up.", llc_ref=None)
         rows.append(trial_row(spec, result, number=0, label="q", objective=None, reference=None))
     write_table(Path("trials.parquet"), rows)
