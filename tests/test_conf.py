@@ -60,7 +60,9 @@ def test_the_temperature_is_that_of_the_contract():
         {"seed": 0, "overrides": {}},
         {"model": "small", "data": "small", "teacher": "_null"},
         {"overrides": {"data": {"n": 100.0}}},
-        {"overrides": {"posterior": {"gamma": 1, "beta0": "1e0"}}},
+        {"overrides": {"posterior": {"gamma": "auto", "beta0": "1e0"}}},
+        {"overrides": {"posterior": {"gamma": None}}},
+        {"overrides": {"posterior": {"gamma": 1.085736205}}},
         {"overrides": {"model": {"widths": [4, 4]}}},
         {"overrides": {"model": {"target_params": 47}}},
         {"overrides": {"data": {"noise": {"kind": "gauss", "scale": 0.1}}}},
@@ -80,12 +82,35 @@ def test_only_content_counts_for_a_family_without_data():
     large = problem("quadratic", data="base", overrides={"data": {"n": 100}})
     assert small.pid == large.pid
     assert small.canonical() == {
-        "schema": 1,
+        "schema": 2,
         "model": {"family": "quadratic", "curvature": [1.0, 4.0, 0.1]},
         "data": {"n": 100},
         "posterior": {"beta0": 1.0, "gamma": 1.0},
         "seed": 0,
     }
+
+
+@pytest.mark.parametrize(("data", "gamma"), [("small", 1.09), ("base", 101.0)])
+def test_the_tether_of_a_network_is_a_twentieth_of_nbeta(data, gamma):
+    config = problem(data=data)
+    assert config.posterior.gamma == pytest.approx(0.05 * config.nbeta, rel=1e-9)
+    assert config.posterior.gamma == pytest.approx(gamma, rel=4e-3)
+    assert config.canonical()["posterior"]["gamma"] == config.posterior.gamma
+
+
+@pytest.mark.parametrize("family", sorted(set(preset_names("model")) & set(FAMILIES)))
+def test_a_number_or_auto_wins_over_the_tether_of_a_family(family):
+    assert problem(family).posterior.gamma == 1.0
+    for beta0 in (1.0, 0.5):
+        auto = problem(family, overrides={"posterior": {"gamma": "auto", "beta0": beta0}})
+        assert auto.posterior.gamma == pytest.approx(0.05 * auto.nbeta, rel=1e-9)
+    assert problem(family, overrides={"posterior": {"gamma": 3}}).posterior.gamma == 3.0
+
+
+def test_the_tether_follows_temperature_and_number_of_data():
+    half = problem(overrides={"posterior": {"beta0": 0.5}, "data": {"n": 1000}})
+    assert half.posterior.gamma == pytest.approx(0.05 * 0.5 * 1000 / 6.907755279, rel=1e-9)
+    assert problem(overrides={"posterior": {"gamma": 2}}).posterior.gamma == 2.0
 
 
 # One change for each key of each class that makes a problem.
@@ -263,6 +288,7 @@ def test_a_fault_is_one_sentence_with_its_place(spec, sentence):
             "latent_dim <= 4",
         ),
         ({"overrides": {"posterior": {"noise_scale": 1.0}}}, "noise_scale"),
+        ({"overrides": {"posterior": {"gamma": "aut"}}}, "a finite number or auto, but got"),
         ({"overrides": {"posterior": {"loss": "gaussian_nll", "df": 1.0}}}, "df"),
         ({"teacher": "_null", "overrides": {"teacher": {"widths": [3]}}}, "widths"),
         ({"model": "quadratic", "teacher": "small"}, "teacher: small"),

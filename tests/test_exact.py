@@ -87,6 +87,15 @@ def test_a_normal_crossing_tends_to_its_coefficient():
     assert product_llc(1e12, 1.0, dims=(1, 1), powers=(2, 1)) == pytest.approx(0.25, abs=1e-3)
 
 
+@pytest.mark.parametrize("gamma", [0.3, 20.0])
+def test_a_homogeneous_loss_has_an_answer_of_one_ratio(gamma):
+    product = {"dims": (1, 2), "powers": (2, 1)}  # Of degree 6.
+    scaled = product_llc(50.0 / gamma**3, 1.0, **product)
+    assert product_llc(50.0, gamma, **product) == pytest.approx(scaled, rel=1e-10)
+    scaled = two_layer_llc((3, 2, 4), 50.0 / gamma**2, 1.0)
+    assert two_layer_llc((3, 2, 4), 50.0, gamma) == pytest.approx(scaled, rel=1e-8)
+
+
 @pytest.mark.parametrize("widths", [(3, 1, 4), (2, 1, 2), (1, 1, 1)])
 def test_one_hidden_unit_is_a_product_of_norms(widths):
     product = product_llc(140.0, 1.7, dims=(widths[0], widths[2]), powers=(1, 1), scale=0.5)

@@ -155,6 +155,14 @@ def test_its_exact_answer_is_what_draws_of_the_tether_say(family):
 
 
 @each_family
+def test_its_tether_is_fixed_where_its_answer_is_known_and_follows_nbeta_elsewhere(family):
+    exact = llc_exact(build(family)) is not None
+    config = compose(family, posterior={"gamma": None})
+    assert config.model.default_gamma == (1.0 if exact else "auto")
+    assert config.posterior.gamma == pytest.approx(1.0 if exact else 0.05 * config.nbeta)
+
+
+@each_family
 def test_its_limit_is_that_of_a_minimum(family):
     problem = build(family)
     if (limit := rlct(problem.config)) is not None:

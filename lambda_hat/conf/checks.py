@@ -33,6 +33,7 @@ def bounded(
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
+    word: str | None = None,
     do: str = "",
 ) -> Any:
     """A dataclass field whose numbers (each element of a list) keep to a range.
@@ -43,10 +44,12 @@ def bounded(
         least: Numbers must be this or greater.
         below: Numbers must be smaller than this.
         most: Numbers must be this or smaller.
+        word: What may stand in place of a number, until it is settled which.
         do: What a user can do about a value out of range, as a sentence.
     """
     bounds = [(">", above), (">=", least), ("<", below), ("<=", most)]
-    metadata = {"bounds": [(sign, b) for sign, b in bounds if b is not None], "do": do}
+    kept = [(sign, b) for sign, b in bounds if b is not None]
+    metadata = {"bounds": kept, "do": do, "word": word}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -109,11 +112,15 @@ def read_values(cls: type, raw: Mapping, where: str, faults: list[str]) -> dict 
 
 
 def _read_field(field: Any, hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    word = field.metadata.get("word")
+    if word is not None and value == word:
+        return word
     try:
         value = _coerce(hint, value)
     except _WrongType as wrong:
+        rule = f"{wrong} or {word}" if word else str(wrong)
         faults.append(
-            f"`{field.name}` must be {wrong}, but got {field.name}={value!r} ({where})."
+            f"`{field.name}` must be {rule}, but got {field.name}={value!r} ({where})."
             f"{_near(hint, value)}"
         )
         return None

@@ -18,7 +18,7 @@ from lambda_hat.conf.distributions import INPUTS, NOISES
 from lambda_hat.conf.families import FAMILIES, ModelConfig
 from lambda_hat.conf.networks import resolve_widths
 from lambda_hat.conf.presets import preset_names, problem_presets
-from lambda_hat.conf.resolve import check_problem, settle_posterior
+from lambda_hat.conf.resolve import check_problem, settle_gamma, settle_posterior
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig
 from lambda_hat.conf.schema import (
     TEACHERS,
@@ -139,6 +139,8 @@ def _build(
     teacher = _read_teacher(names, layers["teacher"], place["teacher"], model, faults)
     training = _read_training(names, layers["training"], place["training"], model, faults)
     posterior = _read_posterior(*layers["posterior"], place["posterior"], model, faults)
+    if posterior is not None and data is not None:
+        posterior = settle_gamma(posterior, data.n)
     if faults or data is None or posterior is None:
         return None
     if training is not None and (training.batch_size or 0) >= data.n:
@@ -210,12 +212,15 @@ def _read_training(
 def _read_posterior(
     preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
 ) -> PosteriorConfig | None:
+    given = {**preset, **over}
+    if given.get("gamma") is None:
+        given["gamma"] = model.default_gamma
     if not model.acts.losses:
         idle = ("loss", "noise_scale", "df")
         faults += [_idle(f"`{key}`", model, where) for key in idle if key in over]
-        kept = {key: value for key, value in {**preset, **over}.items() if key not in idle}
+        kept = {key: value for key, value in given.items() if key not in idle}
         return read(PosteriorConfig, kept, where, faults)
-    posterior = read(PosteriorConfig, {**preset, **over}, where, faults)
+    posterior = read(PosteriorConfig, given, where, faults)
     if posterior is None:
         return None
     return settle_posterior(posterior, over, model, where, faults)

@@ -48,6 +48,11 @@ class ModelConfig:
         return Acts()
 
     @property
+    def default_gamma(self) -> float | str:
+        """`posterior.gamma` where none is given; 1 where the exact answer is known, else `auto`."""
+        return 1.0
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Inputs, hidden widths and outputs of a network; empty for other families."""
         return ()
@@ -96,6 +101,10 @@ class MLPConfig(NetworkConfig):
     @property
     def acts(self) -> Acts:
         return Acts(_ROWS, teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll"))
+
+    @property
+    def default_gamma(self) -> str:
+        return "auto"
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lambda_hat.conf.distributions import LowdimManifold, Uniform
 from lambda_hat.conf.families import ModelConfig
 from lambda_hat.conf.schema import PosteriorConfig, ProblemConfig
 
 _LOSS_KEYS = {"mse": (), "gaussian_nll": ("noise_scale",), "student_t_nll": ("noise_scale", "df")}
+AUTO_GAMMA = 0.05
+"""gamma / nbeta of `gamma: auto`."""
 _LOSS_DEFAULTS = {"noise_scale": 0.1, "df": 4.0}
 
 
@@ -27,6 +31,17 @@ def settle_posterior(
             faults.append(f"`{key}` must be left out: it cannot act with loss {loss} ({where}).")
     acting = {key: getattr(posterior, key) or _LOSS_DEFAULTS[key] for key in _LOSS_KEYS[loss]}
     return PosteriorConfig(loss=loss, beta0=posterior.beta0, gamma=posterior.gamma, **acting)
+
+
+def settle_gamma(posterior: PosteriorConfig, n: int) -> PosteriorConfig:
+    """`auto` as a number: the tether is then as strong as a curvature of the loss of 0.05.
+
+    Rounded to ten digits, so that no processor's logarithm makes another problem of it.
+    """
+    if posterior.gamma != "auto":
+        return posterior
+    gamma = AUTO_GAMMA * n * posterior.beta0 / math.log(n)
+    return replace(posterior, gamma=float(f"{gamma:.10g}"))
 
 
 def check_problem(config: ProblemConfig, where: str, faults: list[str]) -> None:

@@ -18,7 +18,7 @@ from lambda_hat.store import content_id
 
 __all__ = ["SCHEMA", "ConfigError", "ProblemConfig"]
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of every pid; raised when the same configuration comes to mean another problem."""
 
 
@@ -79,7 +79,8 @@ class PosteriorConfig:
     loss: Literal["mse", "gaussian_nll", "student_t_nll"] | None = None
     """None where the family is its own loss."""
     beta0: float = bounded(1.0, above=0, do="beta = beta0 / log n.")
-    gamma: float = bounded(1.0, above=0, do="The tether makes the posterior proper.")
+    gamma: float = bounded(None, above=0, word="auto", do="The tether makes the posterior proper.")
+    """The tether; `auto` is 0.05 nbeta, null the family's own default; a number once composed."""
     noise_scale: float | None = bounded(None, above=0)
     """Scale of the likelihood (`gaussian_nll`, `student_t_nll`); 0.1 unless given."""
     df: float | None = bounded(None, above=0)
