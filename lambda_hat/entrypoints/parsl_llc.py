@@ -22,6 +22,7 @@ from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
+from lambda_hat.report import write_report
 from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import LLCConsole
 from lambda_hat.trial import ProblemItem, TrialSpec
@@ -58,6 +59,8 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
             )
             outcome = runs.run() + Outcome(tuple(runs.without_estimate))
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+        if not outcome.interrupted and plan.store.trials_table.exists():
+            write_report(plan.store)  # The page of the studies shows these runs as well.
     console.show_outcome(outcome, runs.rows(), plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
 

@@ -20,14 +20,18 @@ def report_path(store: Store) -> Path:
 
 
 def write_report(
-    store: Store, *, command: str | None = None, notes: Sequence[str] = (), anew: bool = False
+    store: Store,
+    *,
+    command: str | None = None,
+    notes: Sequence[str] | None = None,
+    anew: bool = False,
 ) -> Path:
     """Writes the report page of a results folder, unless it exists and its tables are unchanged.
 
     Args:
         store: The folders with the tables, references, manifests and metrics.
         command: The command line that made the table; by default the one in the existing page.
-        notes: Warnings to show at the top of the page.
+        notes: Warnings to show at the top of the page; by default those of the existing page.
         anew: Write the page even if nothing has changed.
 
     Returns:
@@ -38,6 +42,8 @@ def write_report(
     """
     path = report_path(store)
     existing = path.read_text(errors="replace") if path.exists() else ""
+    if notes is None:
+        notes = json.loads(_meta_value(existing, "notes") or "[]")
     inputs = _digest([store.trials_table, store.best, store.llc_table], notes)
     if _meta_value(existing, "inputs") == inputs and not anew:
         return path
@@ -47,7 +53,7 @@ def write_report(
     about = {"inputs": inputs, "command": command or _meta_value(existing, "command") or ""}
     # Only a run's own call knows its machine; a page that is made again keeps what it said.
     machine = describe_machine() if command else json.loads(_meta_value(existing, "run") or "{}")
-    about["run"] = json.dumps(machine)
+    about |= {"run": json.dumps(machine), "notes": json.dumps(list(notes))}
     page = make_page(store, about=about, machine=machine, notes=notes)
     write_bytes(path, page.encode())
     return path
