@@ -6,6 +6,7 @@ come from that: mend the one file that is named, then look further.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import json
@@ -18,9 +19,10 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from packaging.requirements import Requirement
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider, PBSProProvider, SlurmProvider, TorqueProvider
@@ -31,7 +33,15 @@ from lambda_hat.execution.parsl_internals import (
     SOCKETS,
     WORKER_POOL_VARIABLE,
 )
-from lambda_hat.tuning.optuna_internals import ENTRY_KEYS, LOCK_SUFFIX, JournalFile, is_entry
+from lambda_hat.tuning.optuna_internals import (
+    ENTRY_KEYS,
+    LOCK_SUFFIX,
+    JournalFile,
+    add_unchecked,
+    begin_enqueued,
+    is_entry,
+    open_trial,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -264,9 +274,52 @@ def test_a_trial_is_reopened_by_its_id() -> None:
     study = optuna.create_study()
     study.ask().suggest_float("x", 0.0, 1.0)
     [frozen] = study.get_trials()
-    again = Trial(study, frozen._trial_id)
+    again = open_trial(study, frozen)
     x = again.suggest_float("x", 0.0, 1.0)
     study.tell(again, x)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE], moved(
         "optuna", "FrozenTrial._trial_id that reopens a trial", OPTUNA
     )
+
+
+def test_a_certain_one_of_the_enqueued_trials_is_begun() -> None:
+    study = optuna.create_study()
+    for x in (0.1, 0.2):
+        study.enqueue_trial({"x": x})
+    begin_enqueued(study, study.get_trials()[1])
+    assert [t.state for t in study.trials] == [TrialState.WAITING, TrialState.RUNNING], moved(
+        "optuna", "storage that begins a trial by its id", OPTUNA
+    )
+
+
+def test_a_finished_trial_out_of_its_range_is_added_as_it_is() -> None:
+    study, uniform = optuna.create_study(), FloatDistribution(0.0, 1.0)
+    trial = create_trial(value=1.0, params={"x": 0.5}, distributions={"x": uniform})
+    trial.params = {"x": 2.0}
+    add_unchecked(study, trial)
+    assert study.trials[0].params == {"x": 2.0}, moved(
+        "optuna", "storage that takes a trial as a template", OPTUNA
+    )
+
+
+# Ours
+
+PRIVATE = {
+    "execution/parsl_internals.py": """interchange_proc interchange_launch_cmd blocks_to_job_id
+        all_addresses bad_state_is_set set_bad_state_and_fail_all connected_managers
+        _result_queue_thread atexit_cleanup zmq_context JobState JobStatus""",
+    OPTUNA: "_trial_id _study_id _storage JournalFileBackend JournalFileOpenLock",
+}
+
+
+@pytest.mark.parametrize("home", PRIVATE)
+def test_no_other_module_reaches_into_another_package(home: str) -> None:
+    private = set(PRIVATE[home].split())
+    for path in (ROOT / "lambda_hat").rglob("*.py"):
+        if path != ROOT / "lambda_hat" / home:
+            used = {
+                node.attr if isinstance(node, ast.Attribute) else node.name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute | ast.alias)
+            }
+            assert not used & private, f"{path} uses {used & private}: it belongs into {home}"

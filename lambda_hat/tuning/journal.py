@@ -23,6 +23,8 @@ from lambda_hat.store import replacing, write_bytes
 from lambda_hat.tuning.optuna_internals import (
     LOCK_SUFFIX,
     JournalFile,
+    add_unchecked,
+    begin_enqueued,
     is_entry,
     open_trial,
 )
@@ -103,7 +105,7 @@ class Journal:
 
     def claim(self, waiting: FrozenTrial, seed: int) -> Trial:
         """Begins a trial that was enqueued."""
-        self._study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        begin_enqueued(self._study, waiting)
         return self.reopen(waiting, seed)
 
     def restore(self, fixed: FixedTrial, seed: int, *, name: str | None = None) -> Trial:
@@ -160,8 +162,8 @@ class Journal:
         """Pickles the study with its finished trials, free of this storage, for users."""
         study = optuna.create_study(study_name=self.name)
         for trial in self.trials():
-            if trial.state.is_finished():  # `add_trial` refuses what was enqueued out of its range.
-                study._storage.create_new_trial(study._study_id, template_trial=self._whole(trial))
+            if trial.state.is_finished():
+                add_unchecked(study, self._whole(trial))
         for key, value in self._study.user_attrs.items():
             study.set_user_attr(key, value)
         write_bytes(path, pickle.dumps(study))

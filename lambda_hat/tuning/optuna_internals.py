@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 ENTRY_KEYS = frozenset({"op_code", "worker_id"})
 """What each line of a journal has: a step of the storage, with its kind and its writer."""
@@ -24,6 +24,16 @@ LOCK_SUFFIX = ".lock"
 def open_trial(study: optuna.Study, frozen: FrozenTrial) -> Trial:
     """A trial that is not finished, to be asked on from where it was."""
     return Trial(study, frozen._trial_id)
+
+
+def begin_enqueued(study: optuna.Study, waiting: FrozenTrial) -> None:
+    """Has a trial that was enqueued run: this one, where Optuna's `ask` would take any."""
+    study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+
+
+def add_unchecked(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Adds a finished trial; `add_trial` refuses what was enqueued out of its range."""
+    study._storage.create_new_trial(study._study_id, template_trial=trial)
 
 
 def is_entry(line: bytes) -> bool:
