@@ -386,7 +386,7 @@ def test_the_reference_is_composed_from_its_defaults():
     assert compose_reference({"num_draws": 500}).num_draws == 500
     with pytest.raises(ConfigError, match="num_draws >= 100"):
         compose_reference({"num_draws": 5})
-    with pytest.raises(ConfigError, match="must be one of hmc, smc, both, gibbs"):
+    with pytest.raises(ConfigError, match="must be one of auto, hmc, tempering, smc, both, gibbs"):
         compose_reference({"method": "hcm"})
     with pytest.raises(ConfigError, match="num_chains"):
         compose_reference({"num_chain": 5})

@@ -417,8 +417,10 @@ def test_gates() -> None:
     asked = {
         "hmc": [gate.name for gate in gates.check_gates(**given)],
         "smc": [gate.name for gate in gates.check_smc_gates(**given)],
-        "both": [gates.check_agreement((1.0, 0.1), (1.0, 0.1)).name],
+        "gibbs": [gate.name for gate in gates.check_gibbs_gates(**given)],
+        "both": [gates.check_agreement(("HMC", "SMC"), (1.0, 0.1), (1.0, 0.1)).name],
     }
+    asked["tempering"] = [*asked["hmc"], gates.check_round_trips([10, 12]).name]
     for method, names in asked.items():
         told = [row[0].strip("`") for row in rows if method in row[1].split(", ")]
         assert sorted(told) == sorted(names), method
@@ -437,6 +439,7 @@ def test_thresholds_of_the_gates() -> None:
         "diversity": f"{gates.UNIQUE_ANCESTORS} draws",
         "acceptance": f"{gates.ACCEPTANCE} or more",
         "moves": f"<= {gates.LEFTOVER}",
+        "round_trips": f"{gates.ROUND_TRIPS} times or more",
         "agreement": f"within {gates.AGREEMENT_SIGMAS:.0f} joint",
     }.items():
         assert number in holds[name], name

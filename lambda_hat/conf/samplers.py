@@ -136,9 +136,10 @@ class HMCConfig(SamplerConfig):
 class ReferenceConfig:
     """How a reference is computed and when it is trusted (`reference:` in a user's YAML)."""
 
-    method: Literal["hmc", "smc", "both", "gibbs"] = "hmc"
-    """`smc` is adaptive tempered SMC from the tether; `both` also asks that the two agree; `gibbs`
-    is for deep linear networks with a squared loss."""
+    method: Literal["auto", "hmc", "tempering", "smc", "both", "gibbs"] = "auto"
+    """`auto` is HMC, and whatever else is needed until the gates hold; `tempering` is replica
+    exchange between tether and posterior; `smc` is adaptive tempered SMC from the tether; `both`
+    asks that HMC and SMC agree; `gibbs` is for deep linear networks with a squared loss."""
     num_draws: int = bounded(10_000, least=100, do="Raise it.")
     """Draws of each chain, warm-up not counted, before the gates are asked for the first time."""
     num_chains: int = bounded(4, least=2, do=_TWO_CHAINS)

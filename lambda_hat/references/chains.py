@@ -20,7 +20,7 @@ from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
-from lambda_hat.references.engine import Cost, EngineResult, Watch
+from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, Gate, check_gates, no_estimate
 from lambda_hat.samplers.base import Draws
 from lambda_hat.samplers.loop import Progress, Runner
@@ -59,7 +59,7 @@ class Chains:
         method: a sampler's module.
         config: its settings.
         tuning: what was found by trying; kept in the file, and told with the diagnostics.
-        abandoned: what chains with other tunings cost before.
+        attempts: chains with other tunings before these.
         resume: rebuilds the progress of a file.
         measure: diagnostics and gates of the engine's own.
     """
@@ -71,11 +71,11 @@ class Chains:
         config: Any,
         *,
         tuning: dict[str, Any],
-        abandoned: Cost,
+        attempts: tuple[Attempt, ...],
         resume: Callable[[Any], Progress] | None,
         measure: Measure | None = None,
     ):
-        self._task, self._tuning, self._abandoned = task, tuning, abandoned
+        self._task, self._tuning, self._attempts = task, tuning, attempts
         self._measure, self._saved = measure, time.monotonic()
         target, key = task.problem.target(method.DTYPE), jax.random.key(task.seed)
         self._runner = Runner(method, target, config, key=key, resume=resume)
@@ -126,8 +126,9 @@ class Chains:
         """Estimate, diagnostics and gates of all draws so far."""
         runner, problem = self._runner, self._task.problem
         draws = runner.draws()
-        cost = self._abandoned + Cost(dict(runner.progress.seconds), draws.work_total)
-        nothing = EngineResult(None, None, {}, (), cost, len(draws.loss))
+        own = Cost(dict(runner.progress.seconds), draws.work_total)
+        cost = sum((attempt.cost for attempt in self._attempts), own)
+        nothing = EngineResult(None, None, {}, (), cost, len(draws.loss), self._attempts)
         try:
             estimate = estimate_llc(
                 draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss, trim=False
@@ -158,13 +159,18 @@ class Chains:
         )
         return replace(found, diagnostics=diagnostics, gates=(*common, *gates))
 
+    def given_up(self, because: str) -> tuple[Attempt, ...]:
+        """These chains and those before them, as attempts."""
+        cost = self.check().own_cost
+        return (*self._attempts, Attempt(self._tuning, because, cost))
+
     def save(self) -> None:
         """Writes the file."""
         save_checkpoint(
             self._task.checkpoint,
             identity=self._task.identity,
             tuning=self._tuning,
-            abandoned=self._abandoned,
+            attempts=self._attempts,
             progress=self._runner.progress,
         )
         self._saved = time.monotonic()

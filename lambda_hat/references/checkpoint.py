@@ -8,15 +8,15 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from lambda_hat.references.engine import Cost
+from lambda_hat.references.engine import Attempt, Cost
 from lambda_hat.samplers.loop import Progress
 from lambda_hat.store import digest_bytes, quarantine, write_bytes
 
@@ -33,19 +33,24 @@ class Checkpoint:
 
     Attributes:
         tuning: what these chains were run with, where that was found by trying.
-        abandoned: what chains with other tunings cost before these.
+        attempts: chains with other tunings before these.
         cost: what all of them have cost so far.
         rebuild: gives the progress, from a state of the same structure.
     """
 
     tuning: dict[str, Any]
-    abandoned: Cost
+    attempts: tuple[Attempt, ...]
     cost: Cost
     rebuild: Callable[[Any], Progress]
 
 
 def save_checkpoint(
-    path: Path, *, identity: str, tuning: dict[str, Any], abandoned: Cost, progress: Progress
+    path: Path,
+    *,
+    identity: str,
+    tuning: dict[str, Any],
+    attempts: Sequence[Attempt],
+    progress: Progress,
 ) -> None:
     """Writes the progress of the chains called `identity`, whole or not at all.
 
@@ -53,7 +58,7 @@ def save_checkpoint(
         path: the file.
         identity: what the chains are of; only the same is loaded again.
         tuning: what they were run with, where that was found by trying.
-        abandoned: what chains with other tunings cost before these.
+        attempts: chains with other tunings before these.
         progress: where they stand.
     """
     leaves = jax.tree.leaves(progress.state)
@@ -64,7 +69,7 @@ def save_checkpoint(
     header = {
         "identity": identity,
         "tuning": tuning,
-        "abandoned": asdict(abandoned),
+        "attempts": [attempt.to_json() for attempt in attempts],
         "step": progress.step,
         "seconds": progress.seconds,
         "warmup_cut": progress.warmup_cut,
@@ -77,10 +82,11 @@ def load_checkpoint(path: Path, *, identity: str) -> Checkpoint | None:
     if (stored := load_arrays(path, identity=identity)) is None:
         return None
     header, arrays = stored
+    attempts = tuple(Attempt.from_json(attempt) for attempt in header.get("attempts", ()))
     return Checkpoint(
         tuning=header["tuning"],
-        abandoned=(abandoned := Cost(**header["abandoned"])),
-        cost=abandoned + Cost(header["seconds"]),
+        attempts=attempts,
+        cost=sum((attempt.cost for attempt in attempts), Cost(header["seconds"])),
         rebuild=lambda like: _progress(header, arrays, like),
     )
 

@@ -23,10 +23,42 @@ class Cost:
         }
         return Cost(seconds, self.work + other.work)
 
+    def until(self, later: Cost) -> Cost:
+        """What was added from this cost to a later one."""
+        return Cost(
+            {name: value - self.seconds.get(name, 0.0) for name, value in later.seconds.items()},
+            later.work - self.work,
+        )
+
     @property
     def total(self) -> float:
         """Seconds in all."""
         return sum(self.seconds.values())
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Draws that an engine gave up for others with another tuning.
+
+    Attributes:
+        tuning: what they were made with, in JSON types.
+        because: what failed, in the names of gates, or what was looked for.
+        cost: theirs alone.
+    """
+
+    tuning: Mapping[str, Any]
+    because: str
+    cost: Cost
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Attempt:
+        """An attempt as a checkpoint has it."""
+        return cls(stored["tuning"], stored["because"], Cost(stored["seconds"], stored["work"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same in JSON types."""
+        told = {"tuning": dict(self.tuning), "because": self.because}
+        return {**told, "seconds": dict(self.cost.seconds), "work": self.cost.work}
 
 
 @dataclass(frozen=True)
@@ -40,6 +72,7 @@ class EngineResult:
         gates: every gate that was checked, passed or not.
         cost: of all draws, those of earlier runs and of abandoned attempts counted.
         draws: how many there are, in the engine's own unit.
+        attempts: what was tried before, whose draws are not used.
     """
 
     llc: float | None
@@ -48,6 +81,12 @@ class EngineResult:
     gates: tuple[Gate, ...]
     cost: Cost
     draws: int
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def own_cost(self) -> Cost:
+        """Of these draws, without what was tried before."""
+        return sum((attempt.cost for attempt in self.attempts), Cost()).until(self.cost)
 
     @property
     def failed(self) -> tuple[Gate, ...]:
@@ -69,6 +108,7 @@ class EngineResult:
             "diagnostics": dict(self.diagnostics),
             "work": {"full_gradients": self.cost.work},
             "gates": [gate.to_json() for gate in self.gates],
+            "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 
 

@@ -24,6 +24,8 @@ ROUND_TRIPS = 10
 """Of replicas between tether and posterior, in each ladder."""
 GROWTH = 1.5
 """How much longer chains get each time a gate fails that more draws can fix."""
+OF_THE_TARGET = ("positive", "below_minimum", "shift_bias", "float64")
+"""Gates that fail for every engine, once its chains mix: w* is not what it should be."""
 MIXING = ("rhat", "ess_bulk", "relative_se")
 """HMC's gates that fail where chains mix slowly, and nothing else need be wrong."""
 
@@ -156,16 +158,19 @@ def check_round_trips(trips: Sequence[int]) -> Gate:
     )  # fmt: skip
 
 
-def check_agreement(hmc: tuple[float, float], smc: tuple[float, float]) -> Gate:
-    """Whether HMC and SMC, each (llc, se), give the same number."""
-    difference, error = abs(hmc[0] - smc[0]), math.hypot(hmc[1], smc[1])
+def check_agreement(
+    labels: tuple[str, str], one: tuple[float, float], other: tuple[float, float]
+) -> Gate:
+    """Whether two engines, each (llc, se), give the same number."""
+    difference, error = abs(one[0] - other[0]), math.hypot(one[1], other[1])
     off = difference / error if error else math.inf
-    both = f"HMC gives {hmc[0]:.5g} +- {hmc[1]:.2g} and SMC {smc[0]:.5g} +- {smc[1]:.2g}"
+    numbers = [f"{llc:.5g} +- {se:.2g}" for llc, se in (one, other)]
+    both = f"{labels[0]} gives {numbers[0]} and {labels[1]} {numbers[1]}"
     return _gate(
         "agreement", off, AGREEMENT_SIGMAS, off <= AGREEMENT_SIGMAS,
         holds=f"{both}, {off:.1f} joint standard errors apart, at most {AGREEMENT_SIGMAS:.0f}.",
         fails=f"{both}, {off:.1f} joint standard errors apart, above {AGREEMENT_SIGMAS:.0f}: one "
-        f"of them misses a part of the posterior. Raise reference.num_particles, or {_TETHER}.",
+        f"of them misses a part of the posterior. Raise the HMC budget, or {_TETHER}.",
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problem import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
-from lambda_hat.references.engine import Cost, EngineResult
+from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, check_gibbs_gates, no_estimate
 from lambda_hat.references.layers import Chain, Model, Swept, read_model
 from lambda_hat.store import digest
@@ -34,6 +34,7 @@ def sample_gibbs(
     budget_sec: float,
     seed: int,
     checkpoint: Path | None = None,
+    watch: Watch | None = None,
 ) -> EngineResult:
     """The Gibbs part of a reference: estimate, diagnostics, gates and cost.
 
@@ -46,6 +47,7 @@ def sample_gibbs(
         budget_sec: wall time, that of earlier runs counted.
         seed: of all chains.
         checkpoint: file to go on from and to keep.
+        watch: is told whenever the gates are checked how the chains stand.
 
     Returns:
         Its estimate, with draws counted as sweeps by chain; without one a gate says why.
@@ -62,6 +64,8 @@ def sample_gibbs(
         result = _judge(problem, model, chains.kept(config.num_warmup), cost)
         if chains.num_sweeps < sweeps or result.hopeless or not result.failed:
             return result
+        if watch:
+            watch(result)
         sweeps = math.ceil(GROWTH * sweeps)
 
 

@@ -18,7 +18,7 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problem import Problem
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
-from lambda_hat.references.engine import Cost, EngineResult, Watch
+from lambda_hat.references.engine import Attempt, EngineResult, Watch
 from lambda_hat.samplers import hmc
 from lambda_hat.store import digest
 
@@ -83,18 +83,19 @@ def sample_hmc(
         stored = load_checkpoint(checkpoint, identity=identity)
         first = Tuning(config.target_accept, config.num_integration_steps)
         tuning = Tuning(**stored.tuning) if stored else first
-        abandoned = stored.abandoned if stored else Cost()
+        attempts = stored.attempts if stored else ()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
         resume = stored.rebuild if stored else None
         while True:
-            chains = _chains(task, tuning, abandoned, resume)
+            chains = _chains(task, tuning, attempts, resume)
             result, other = _run(chains, tuning, config.num_draws, deadline)
             if other is None:
                 return result
-            tuning, abandoned, resume = other, result.cost, None
+            because = "divergences" if other.target_accept > tuning.target_accept else "ess_bulk"
+            tuning, attempts, resume = other, chains.given_up(because), None
 
 
-def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
+def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:
     """Chains at their starts, or where `resume` left them."""
     steps = task.config.num_warmup + task.config.num_draws
     settings = _chain_settings(task.config) | tuning._asdict()
@@ -103,7 +104,7 @@ def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
         hmc,
         HMCConfig(**{"steps": steps, **settings}),
         tuning=tuning._asdict(),
-        abandoned=abandoned,
+        attempts=attempts,
         resume=resume,
     )
 

@@ -49,6 +49,8 @@ class ReferenceResult:
     """What it depends on beside the problem."""
     budget_sec: float | None = None
     """The budget it had, in seconds."""
+    needed_budget_sec: float | None = None
+    """One that would do, going by the rate; None where this one did, or where that is not known."""
     runtime_sec: float | None = None
     """The sum of `seconds`."""
     seconds: Mapping[str, float] = field(default_factory=dict)

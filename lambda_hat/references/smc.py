@@ -19,7 +19,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.intervals import error_of_mean
 from lambda_hat.problem import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
-from lambda_hat.references.engine import Cost, EngineResult
+from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import MIN_RUNS, check_smc_gates, no_estimate
 from lambda_hat.store import digest, read_or_quarantine, write_json
 
@@ -33,6 +33,7 @@ def sample_smc(
     budget_sec: float,
     seed: int,
     checkpoint: Path | None = None,
+    watch: Watch | None = None,
 ) -> EngineResult:
     """The SMC part of a reference: estimate, diagnostics, gates and cost.
 
@@ -45,6 +46,7 @@ def sample_smc(
         budget_sec: wall time for these runs, that of earlier ones counted.
         seed: of all runs.
         checkpoint: file of finished runs to go on from and to keep.
+        watch: is told after every run how they stand.
 
     Returns:
         Its estimate, with draws counted as particles; without one a gate says why.
@@ -60,6 +62,8 @@ def sample_smc(
             result = _judge(runs, problem, config, compiling=compiling)
             if len(runs) >= config.num_runs and (result.hopeless or not result.failed):
                 return result
+            if watch:
+                watch(result)
             started = time.monotonic()
             try:
                 key = jax.random.fold_in(jax.random.key(seed), len(runs))

@@ -23,7 +23,7 @@ from lambda_hat.problem import Problem
 from lambda_hat.references import exchange, ladder
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
-from lambda_hat.references.engine import Cost, EngineResult, Watch
+from lambda_hat.references.engine import Attempt, EngineResult, Watch
 from lambda_hat.references.gates import DIVERGENCE_RATE, Gate, check_round_trips
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest
@@ -87,15 +87,16 @@ def sample_tempering(
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
         tuning = _stored_tuning(stored.tuning) if stored else _first_tuning(task)
-        abandoned = stored.abandoned if stored else Cost()
+        attempts = stored.attempts if stored else ()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
         resume = stored.rebuild if stored else None
         while True:
-            chains = _chains(task, tuning, abandoned, resume)
+            chains = _chains(task, tuning, attempts, resume)
             result, other = _run(chains, tuning, config, deadline)
             if other is None:
                 return result
-            tuning, abandoned, resume = other, result.cost, None
+            because = "pilot" if tuning.pilot else "divergences"
+            tuning, attempts, resume = other, chains.given_up(because), None
 
 
 def _run(
@@ -160,7 +161,7 @@ def _wanted_temperatures(state: exchange.State) -> tuple[float, ...]:
     return tuple(np.asarray(moved).tolist())
 
 
-def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
+def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:
     """Ladders at their starts, or where `resume` left them."""
     config = task.config
     num_warmup = config.num_warmup // (PILOT_WARMUP if tuning.pilot else 1)
@@ -178,7 +179,7 @@ def _chains(task: Task, tuning: Tuning, abandoned: Cost, resume: Any) -> Chains:
         exchange,
         settings,
         tuning=tuning._asdict(),
-        abandoned=abandoned,
+        attempts=attempts,
         resume=resume,
         measure=_measure,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +16,10 @@ from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import MIXING, Gate, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.references.outlook import budget_that_would_do
+from lambda_hat.references.policy import nearest, run_in_turns
 from lambda_hat.references.smc import sample_smc
+from lambda_hat.references.tempering import sample_tempering
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Engine:
     Attributes:
         label: how sentences call it.
         checkpoint: name of the file beside ref.json that it goes on from.
-        sample: runs it, for (problem, config), a budget, a seed and the file.
+        sample: runs it, for (problem, config), a budget, a seed, the file, and who watches.
     """
 
     label: str
@@ -34,6 +39,7 @@ class Engine:
 
 ENGINES = {
     "hmc": Engine("HMC", "hmc_chains.ckpt", sample_hmc),
+    "tempering": Engine("Replica exchange", "tempering_ladders.ckpt", sample_tempering),
     "smc": Engine("SMC", "smc_runs.json", sample_smc),
     "gibbs": Engine("Gibbs", "gibbs_chains.ckpt", sample_gibbs),
 }
@@ -70,13 +76,29 @@ class Verdict:
         """Of all engines together."""
         return sum((part.cost for part in self.parts.values()), Cost())
 
+    @property
+    def needed_budget(self) -> float | None:
+        """Seconds that would do, going by the rate so far; None where that cannot be said."""
+        return budget_that_would_do(self.parts[self.method], self.cost.total)
+
+
+WatchAll = Callable[[str, EngineResult], None]
+"""Is told the name of an engine that runs, and how it stands."""
+
 
 def sample_reference(
-    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, folder: Path
+    problem: Problem,
+    config: ReferenceConfig,
+    *,
+    budget_sec: float,
+    seed: int,
+    folder: Path,
+    watch: WatchAll | None = None,
 ) -> Verdict:
     """Runs what `config.method` asks for and decides.
 
-    With `both`, HMC has the first half of the budget and SMC what is left.
+    With `auto` engines take turns until one passes its gates; with `both`, HMC has the first half
+    of the budget and SMC what is left.
 
     Args:
         problem: what to sample.
@@ -84,20 +106,22 @@ def sample_reference(
         budget_sec: wall time of all, that of earlier runs counted.
         seed: of chains and particles.
         folder: where the chains' and the runs' checkpoints lie.
+        watch: is told from time to time how an engine stands.
     """
+
+    def sample(name: str, seconds: float) -> EngineResult:
+        engine = ENGINES[name]
+        told = functools.partial(watch, name) if watch else None
+        given = {"seed": seed, "checkpoint": folder / engine.checkpoint, "watch": told}
+        return engine.sample(problem, config, budget_sec=seconds, **given)
+
+    if config.method == "auto":
+        return decide_auto(run_in_turns(sample, _settled, budget_sec))
+    if config.method != "both":
+        return decide({config.method: sample(config.method, budget_sec)})
     began = time.monotonic()
-    names = ("hmc", "smc") if config.method == "both" else (config.method,)
-    parts: dict[str, EngineResult] = {}
-    for name in names:
-        left = budget_sec - (time.monotonic() - began)
-        parts[name] = ENGINES[name].sample(
-            problem,
-            config,
-            budget_sec=left / 2 if name != names[-1] else left,
-            seed=seed,
-            checkpoint=folder / ENGINES[name].checkpoint,
-        )
-    return decide(parts)
+    hmc = sample("hmc", budget_sec / 2)
+    return decide({"hmc": hmc, "smc": sample("smc", budget_sec - (time.monotonic() - began))})
 
 
 def decide(parts: Mapping[str, EngineResult]) -> Verdict:
@@ -117,19 +141,44 @@ def decide(parts: Mapping[str, EngineResult]) -> Verdict:
         return Verdict("smc", smc.gates, parts)
     gates = tuple(_labelled(gate, name) for name, part in parts.items() for gate in part.gates)
     if not hmc.failed and not smc.failed:
-        gates += (check_agreement(_estimate(hmc), _estimate(smc)),)
+        gates += _agreements(parts)
     return Verdict("hmc", gates, parts)
+
+
+def decide_auto(parts: Mapping[str, EngineResult]) -> Verdict:
+    """The verdict on engines of which one suffices, if it passes and none contradicts it.
+
+    Args:
+        parts: what each engine gave, by its name.
+    """
+    name = nearest(parts)
+    gates, agreements = parts[name].gates, _agreements(parts)
+    if len(parts) > 1:
+        gates = tuple(_labelled(gate, name) for gate in gates)
+    return Verdict(name, (*gates, *agreements), parts)
+
+
+def _settled(parts: Mapping[str, EngineResult]) -> bool:
+    """Whether engines that can be compared agree."""
+    return all(gate.passed for gate in _agreements(parts))
+
+
+def _agreements(parts: Mapping[str, EngineResult]) -> tuple[Gate, ...]:
+    """A gate for each two engines whose errors mean something: those that lack draws at most."""
+    compared = [
+        (ENGINES[name].label, (part.llc, part.se))
+        for name, part in parts.items()
+        if part.llc is not None
+        and part.se is not None
+        and all(gate.name == "relative_se" for gate in part.failed)
+    ]
+    pairs = itertools.combinations(compared, 2)
+    return tuple(check_agreement((a, b), one, other) for (a, one), (b, other) in pairs)
 
 
 def _labelled(gate: Gate, name: str) -> Gate:
     """The gate, with its sentence saying which engine it is of."""
     return replace(gate, sentence=f"{ENGINES[name].label}: {gate.sentence}")
-
-
-def _estimate(part: EngineResult) -> tuple[float, float]:
-    """Number and standard error of an engine whose gates passed, and which therefore has both."""
-    assert part.llc is not None and part.se is not None
-    return part.llc, part.se
 
 
 def _finite(value: float | None) -> float | None:

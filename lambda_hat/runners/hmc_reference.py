@@ -22,10 +22,12 @@ from lambda_hat.problem import (
     rlct,
     training_until,
 )
+from lambda_hat.references.engine import EngineResult
+from lambda_hat.references.outlook import progress
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.references.verdict import Verdict, sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, versions
-from lambda_hat.store import is_disk_fault, read_or_quarantine, write_json
+from lambda_hat.store import is_disk_fault, read_or_quarantine, strict, write_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def run_hmc_reference(
 
     Args:
         problem_spec: {model, data, teacher, seed, overrides, ..} as in a config's `problems`.
-        out_ref_json: where it goes; the chains' checkpoint lies beside it.
+        out_ref_json: where it goes; the chains' checkpoints lie beside it, and, while they run,
+            `ref.json.partial`, which says how they stand.
         budget_sec: wall time, earlier runs of the same chains counted.
         seed: of the chains and particles.
         settings: the config's `reference:` mapping (see `ReferenceConfig`).
@@ -74,11 +77,23 @@ def run_hmc_reference(
         if stored and stored.is_final(budget_sec):
             if _target_stands(stored, config, artifacts, began + budget_sec):
                 return replace(stored, notices=notices).to_json()
-        sample = partial(sample_reference, config=reference, seed=seed, folder=out.parent)
+        watch = partial(_tell, _partial(out), budget_sec)
+        given = {"config": reference, "seed": seed, "folder": out.parent, "watch": watch}
+        sample = partial(sample_reference, **given)
         result = _attempt(asked, lambda: _compute(asked, config, artifacts, sample, began))
     result = replace(result, notices=notices, runtime_sec=sum(result.seconds.values()))
     write_json(out, written := result.to_json())
+    _partial(out).unlink(missing_ok=True)
     return written
+
+
+def _partial(out: Path) -> Path:
+    """Where it is told how a reference stands whose engines still run."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def _tell(path: Path, budget_sec: float, name: str, result: EngineResult) -> None:
+    write_json(path, strict(progress(name, result, budget_sec)))
 
 
 def _compute(
@@ -191,6 +206,11 @@ def _with_problem(asked: ReferenceResult, problem: Problem) -> ReferenceResult:
 def _with_verdict(known: ReferenceResult, verdict: Verdict, setup: float) -> ReferenceResult:
     """The reference, once its engines have run; `setup` is the seconds before they did."""
     llc, se = verdict.number
+    reasons = [gate.sentence for gate in verdict.failed]
+    needed = verdict.needed_budget if verdict.failed else None
+    if needed is not None:
+        needed += setup
+        reasons.append(f"At the rate so far the gates would hold within --hmc-budget {needed:.0f}.")
     return replace(
         known,
         llc_ref=llc,
@@ -198,7 +218,8 @@ def _with_verdict(known: ReferenceResult, verdict: Verdict, setup: float) -> Ref
         method=verdict.method,
         methods={name: part.to_json() for name, part in verdict.parts.items()},
         status="unreliable" if verdict.failed else "ok",
-        reasons=[gate.sentence for gate in verdict.failed],
+        reasons=reasons,
+        needed_budget_sec=needed,
         fixable_by_more_draws=all(gate.fixable_by_more_draws for gate in verdict.failed),
         gates=verdict.gates,
         diagnostics=verdict.parts[verdict.method].diagnostics,
