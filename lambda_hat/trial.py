@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lambda_hat.plugin import Plugin
+from lambda_hat.references.gates import Gate
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store, content_id, digest, strict, write_json
+from lambda_hat.trial_gates import check_trial, noise
 
 SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
@@ -18,6 +20,10 @@ RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 """Required keys of a metrics.json."""
 REFERENCE_KEYS = ("llc_ref", "status")
 """Required keys of a ref.json."""
+
+COMPLETE, NOISY = "complete", "noisy"
+ESTIMATED = (COMPLETE, NOISY)
+"""The statuses of trials that gave an estimate: one that may be believed, and one that may not."""
 
 
 def derive_seed(*parts: object) -> int:
@@ -105,7 +111,7 @@ class TrialResult:
     """What one trial came to: each field is a key of metrics.json, in this order."""
 
     status: str = "failed"
-    """`complete`, or `failed`."""
+    """`complete`; `noisy`, where a gate failed; or `failed`, without an estimate."""
     llc_hat: float | None = None
     """The estimate; None for a trial that failed."""
     se_hat: float | None = None
@@ -128,6 +134,8 @@ class TrialResult:
     """Whether the budget ended the trial before its last step."""
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     """Of the draws."""
+    gates: Sequence[Gate] = ()
+    """What `complete` and `noisy` rest on; none in files of earlier versions."""
     method: str | None = None
     """The sampler's name."""
     hyperparams: Mapping[str, Any] = field(default_factory=dict)
@@ -135,7 +143,7 @@ class TrialResult:
     seed: int | None = None
     """Of the sampler."""
     error_msg: str | None = None
-    """Why the trial failed, as a sentence."""
+    """Why the trial failed, or is noisy, in sentences."""
     notices: Sequence[str] = ()
     """What the worker warned of."""
     target: str | None = None
@@ -152,16 +160,18 @@ class TrialResult:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> TrialResult:
         """Reads a metrics.json: keys that an earlier version lacks are as if nothing were known."""
-        return cls(**{one.name: stored[one.name] for one in fields(cls) if one.name in stored})
+        given = {one.name: stored[one.name] for one in fields(cls) if one.name in stored}
+        return cls(**{**given, "gates": tuple(map(Gate.from_json, stored.get("gates") or ()))})
 
     def to_json(self) -> dict[str, Any]:
         """What is written, in strict JSON."""
-        return strict({one.name: getattr(self, one.name) for one in fields(self)})
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return strict({**values, "gates": [gate.to_json() for gate in self.gates]})
 
     @property
     def estimate(self) -> float | None:
-        """The LLC of a complete trial; all others count as failed."""
-        return finite(self.llc_hat) if self.status == "complete" else None
+        """The LLC of a complete or noisy trial; all others count as failed."""
+        return finite(self.llc_hat) if self.status in ESTIMATED else None
 
     def is_of(self, target: str | None) -> bool:
         """Whether it is of this target, as far as is known (where its worker died, nothing is)."""
@@ -172,9 +182,41 @@ class TrialResult:
         return replace(self, status="failed", error_msg=reason)
 
     def completed(self, llc_hat: float, se_hat: float) -> TrialResult:
-        """The same with an estimate, and its error against the reference that was given."""
-        error = None if self.llc_ref is None else abs(llc_hat - self.llc_ref)
-        return replace(self, status="complete", llc_hat=llc_hat, se_hat=se_hat, error=error)
+        """The same with an estimate, judged against the reference that was given."""
+        result = replace(self, status=COMPLETE, llc_hat=llc_hat, se_hat=se_hat)
+        return result.judged(self.llc_ref, None)
+
+    def judged(self, llc_ref: float | None, se_ref: float | None) -> TrialResult:
+        """The same with error, gates and status against this reference.
+
+        What a worker wrote may have been for another one, for none, or by an earlier version, which
+        had no gates: whoever reads it judges it anew, from its diagnostics.
+        """
+        estimate = self.estimate
+        if estimate is None:
+            return self
+        gates = check_trial(
+            self.diagnostics, se=finite(self.se_hat), llc_ref=llc_ref, se_ref=se_ref
+        )
+        failed = [gate.sentence for gate in gates if not gate.passed]
+        return replace(
+            self,
+            status=NOISY if failed else COMPLETE,
+            llc_ref=llc_ref,
+            error=None if llc_ref is None else abs(estimate - llc_ref),
+            gates=gates,
+            error_msg=" ".join(failed) or None,
+        )
+
+    @property
+    def scored_as(self) -> float | None:
+        """The error that a noisy trial is scored as: its own and its uncertainty together.
+
+        None for all others, which are scored as they are.
+        """
+        if self.status != NOISY or self.error is None or self.llc_ref is None:
+            return None
+        return math.hypot(self.error, noise(tuple(self.gates)) * (abs(self.llc_ref) or 1.0))
 
 
 def finite(value: object) -> float | None:

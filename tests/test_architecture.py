@@ -29,7 +29,7 @@ LAYERS = (
     ("diagnostics",),
     ("llc",),
     ("references",),
-    ("plugin",),
+    ("plugin", "trial_gates"),
     ("trial",),
     ("runners",),
     ("execution",),

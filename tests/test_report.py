@@ -121,7 +121,7 @@ def page_of(store: Store) -> str:
 def test_the_summary_says_what_was_found(trials: pd.DataFrame) -> None:
     said = summary(findings(trials), format_estimate(*reference_of(trials)))
     assert said == (
-        "mclmc agrees with the reference (5.010 ± 0.040 against 5.000 ± 0.020; 3 of 3 trials do) "
+        "mclmc agrees with the reference (5.010 ± 0.040 against 5.000 ± 0.020; 2 of 3 trials do) "
         "in 1 s; sgld agrees too (5.100 ± 0.080; 1 of 6 trials) in 1 s; "
         "vi is 60 % high (8.00 ± 0.10) in 1 s."
     )
@@ -131,16 +131,16 @@ def test_counts_of_a_method(trials: pd.DataFrame) -> None:
     sgld, vi, mclmc = findings(trials)
     assert (sgld.trials, sgld.failed, sgld.agreeing) == (6, 1, 1)
     assert (vi.trials, vi.failed, vi.agreeing) == (3, 1, 0)
-    assert (mclmc.trials, mclmc.failed, mclmc.agreeing) == (3, 0, 3)
+    assert (mclmc.trials, mclmc.failed, mclmc.agreeing) == (3, 0, 2)
 
 
 @pytest.mark.parametrize(
     ("study", "said"),
     [
-        ([(5.5, 0.9)], "vi is too uncertain to tell (5.50 ± 0.90)"),
+        ([(5.5, 0.9)], "vi is too noisy to tell (1 of 1 trial is)"),
         ([(None, None)] * 2, "vi gave no estimate in 2 trials"),
         ([(4.0, 0.1)], "vi is 20 % low"),
-        ([(RUNAWAY, 1e11)], "vi is more than 1000 % high (9.6e11 ± 1e11)"),
+        ([(RUNAWAY, 0.1)], "vi is more than 1000 % high"),
     ],
 )
 def test_what_is_no_agreement_is_not_called_one(study: list, said: str, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_the_page_needs_nothing_else(store: Store) -> None:
 def test_the_page_says_what_was_found_and_how(store: Store) -> None:
     text = "".join(Reader(page_of(store)).text).replace("\xa0", " ")
     for said in (
-        "mclmc agrees with the reference (5.010 ± 0.040 against 5.000 ± 0.020; 3 of 3",
+        "mclmc agrees with the reference (5.010 ± 0.040 against 5.000 ± 0.020; 2 of 3",
         "parsl-optuna --config 'my file.yaml' --local",
         "Beware.",
         "w* is a minimum in closed form.",

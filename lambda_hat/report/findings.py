@@ -20,14 +20,14 @@ from lambda_hat.report.formatting import (
 from lambda_hat.tables.best import best_of
 from lambda_hat.tables.confirmation import Confirmation, confirm
 from lambda_hat.tables.reading import read_table
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
+from lambda_hat.trial_gates import INTERVAL, SIGMAS, interval
 
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
 
-SIGMAS = 1.96
-"""Half width of a 95 % interval in standard errors."""
-WIDEST_INTERVAL = 0.1
-"""Largest half width of a 95 % interval, relative to the reference, that can show agreement."""
 AGREES, UNCERTAIN, OFF, NO_ESTIMATE = "agrees", "uncertain", "off", "no estimate"
+VERDICTS = (AGREES, UNCERTAIN, OFF, NOISY, NO_ESTIMATE)
+"""From the best to the worst."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,21 @@ class Finding:
     Attributes:
         method: Name of the method.
         trials: Number of trials.
+        noisy: Number of trials whose estimate failed a gate.
         failed: Number of trials without an estimate.
-        agreeing: Number of trials whose difference to the reference is within its 95 % interval.
-        best: The trial with the smallest objective; None if no trial gave an estimate.
+        agreeing: Number of complete trials whose difference to the reference is within its 95 %
+            interval.
+        best: The best trial; None if no trial gave an estimate.
         confirmation: The best settings run with other seeds; None if there are no such runs.
         verdict: `agrees`, `uncertain` (consistent with the reference, but with too wide an
-            interval to show agreement), `off`, or `no estimate`. It judges the confirmation if
-            there is one, and the best trial otherwise.
+            interval to show agreement), `off`, `noisy`, or `no estimate`. It judges the
+            confirmation if there is one, and the best trial otherwise.
         relative_difference: (llc_hat - llc_ref) / |llc_ref| of the judged estimate; NaN without.
     """
 
     method: str
     trials: int
+    noisy: int
     failed: int
     agreeing: int
     best: pd.Series | None
@@ -88,8 +91,13 @@ def select(table: Table, rows: Any) -> Table:
 
 
 def estimates_of(trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials that gave an estimate."""
-    return select(trials, (trials.status == "complete") & trials.llc_hat.notna())
+    """The trials that gave an estimate, complete or noisy."""
+    return select(trials, trials.status.isin(ESTIMATED) & trials.llc_hat.notna())
+
+
+def complete_error(trials: pd.DataFrame) -> pd.Series:
+    """`relative_error` of the complete trials; NaN for all others."""
+    return relative_error(trials).where(trials.status == COMPLETE)
 
 
 def relative_error(trials: pd.DataFrame) -> pd.Series:
@@ -104,8 +112,8 @@ def joint_se(trials: pd.DataFrame) -> pd.Series:
 
 
 def agrees(trials: pd.DataFrame) -> pd.Series:
-    """Whether the difference to the reference is within its own 95 % interval."""
-    return trials.error <= SIGMAS * joint_se(trials)
+    """Whether a complete trial's difference to the reference is within its own 95 % interval."""
+    return (trials.status == COMPLETE) & (trials.error <= SIGMAS * joint_se(trials))
 
 
 def describe_trials(trials: pd.DataFrame) -> pd.Series:
@@ -126,7 +134,8 @@ def _describe(row: pd.Series, relative: float) -> str:
     found = str(row.error_msg or "no estimate")
     if math.isfinite(relative):
         error = f"error {format_percent(relative)}"
-        found = f"LLC {format_estimate(row.llc_hat, row.se_hat)}, {error}"
+        noisy = f", {NOISY}" if row.status == NOISY else ""
+        found = f"LLC {format_estimate(row.llc_hat, row.se_hat)}, {error}{noisy}"
     settings = format_settings(row.hyperparams)
     return f"{row.method}, trial {row.trial_number}: {found}{took}\n{settings}"
 
@@ -143,14 +152,18 @@ def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> li
 
 def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
     estimates = estimates_of(rows)
-    failed, agreeing = len(rows) - len(estimates), int(agrees(estimates).sum())
+    num_noisy, agreeing = int((rows.status == NOISY).sum()), int(agrees(estimates).sum())
+    counts = len(rows), num_noisy, len(rows) - len(estimates), agreeing
     best = best_of(row for _, row in rows.iterrows())
     if best is None:
-        return Finding(method, len(rows), failed, agreeing, None, None, NO_ESTIMATE, math.nan)
+        return Finding(method, *counts, None, None, NO_ESTIMATE, math.nan)
     confirmation = confirm(best.to_dict(), runs)
     shown = confirmation or best
-    judged = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
-    return Finding(method, len(rows), failed, agreeing, best, confirmation, *judged)
+    verdict, difference = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
+    noisy = best.status == NOISY or (confirmation is not None and confirmation.is_noisy)
+    if noisy and verdict != NO_ESTIMATE:
+        verdict = NOISY
+    return Finding(method, *counts, best, confirmation, verdict, difference)
 
 
 def _judge(llc: float | None, se: float | None, llc_ref: float, se_ref: float) -> tuple[str, float]:
@@ -158,11 +171,10 @@ def _judge(llc: float | None, se: float | None, llc_ref: float, se_ref: float) -
     if llc is None:
         return NO_ESTIMATE, math.nan
     scale = abs(llc_ref) or 1.0
-    errors = [error for error in (se, se_ref) if error is not None and math.isfinite(error)]
-    width, difference = SIGMAS * math.hypot(*errors) / scale, (llc - llc_ref) / scale
+    width, difference = interval(se, se_ref, llc_ref), (llc - llc_ref) / scale
     if abs(difference) > width:
         return OFF, difference
-    return (AGREES if width <= WIDEST_INTERVAL else UNCERTAIN), difference
+    return (AGREES if width <= INTERVAL else UNCERTAIN), difference
 
 
 def reference_of(trials: pd.DataFrame) -> tuple[float, float]:
@@ -178,8 +190,9 @@ def summary(found: Sequence[Finding], reference: str) -> str:
         found: The findings of all methods.
         reference: The reference with its standard error, as text.
     """
-    order = (AGREES, UNCERTAIN, OFF, NO_ESTIMATE)
-    ranked = sorted(found, key=lambda one: (order.index(one.verdict), abs(one.relative_difference)))
+    ranked = sorted(
+        found, key=lambda one: (VERDICTS.index(one.verdict), abs(one.relative_difference))
+    )
     clauses = []
     for finding in ranked:
         first = not any(one.verdict == AGREES for one in ranked[: len(clauses)])
@@ -203,6 +216,10 @@ def _clause(finding: Finding, reference: str) -> str:
             agreement = f"{value} against {reference}; {share} do"
             return f"{name} agrees with the reference ({agreement}) in {took}"
         return f"{name} agrees too ({value}; {share}) in {took}"
+    if finding.verdict == NOISY:
+        verb = "is" if finding.noisy == 1 else "are"
+        share = f"{finding.noisy} of {format_count(finding.trials, 'trial')} {verb}"
+        return f"{name} is too noisy to tell ({share})"
     if finding.verdict == UNCERTAIN:
         return f"{name} is too uncertain to tell ({value}) in {took}"
     return f"{name} is {deviation(finding.relative_difference)} ({value}) in {took}"

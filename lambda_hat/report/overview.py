@@ -19,6 +19,8 @@ from lambda_hat.report.findings import (
     reference_of,
 )
 from lambda_hat.report.formatting import format_estimate, format_number, format_percent
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
+from lambda_hat.trial_gates import RHAT
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Table:
 ESTIMATES = ("error", "error %", "R-hat", "ESS", "gradients", "seconds")
 """Titles of the columns that every table of estimates ends with."""
 
-MARKS = {AGREES: "good", UNCERTAIN: "", OFF: "bad", NO_ESTIMATE: "bad"}
+MARKS = {AGREES: "good", UNCERTAIN: "", OFF: "bad", NOISY: "bad", NO_ESTIMATE: "bad"}
 
 
 def results_table(problems: Iterable[tuple[pd.DataFrame, Sequence[Finding], Any]]) -> Table:
@@ -64,7 +66,8 @@ def results_table(problems: Iterable[tuple[pd.DataFrame, Sequence[Finding], Any]
         name = Cell(str(trials.problem.iloc[0]), link=str(trials.pid.iloc[0]))
         rows.append([name, *_reference_row(trials, reference)])
         rows += [[name, *_method_row(one)] for one in found]
-    titles = ("problem", "method", "verdict", "LLC", *ESTIMATES, "trials", "failed", "agree")
+    counts = ("trials", "noisy", "failed", "agree")
+    titles = ("problem", "method", "verdict", "LLC", *ESTIMATES, *counts)
     return Table(titles, rows, 3)
 
 
@@ -79,12 +82,12 @@ def _reference_row(trials: pd.DataFrame, reference: Mapping[str, Any]) -> list[C
         Cell(""),
         Cell(""),
         *_cost_cells(reference),
-        *[Cell("")] * 3,
+        *[Cell("")] * 4,
     ]
 
 
 def _method_row(one: Finding) -> list[Cell]:
-    counts = [Cell(str(one.trials), one.trials)]
+    counts = [Cell(str(one.trials), one.trials), Cell(str(one.noisy), one.noisy)]
     counts.append(Cell(str(one.failed), one.failed, mark="bad" if one.failed else ""))
     counts.append(Cell(str(one.agreeing), one.agreeing))
     if one.best is None:
@@ -124,7 +127,7 @@ def _cost_cells(row: Mapping[str, Any]) -> list[Cell]:
     rhat = diagnostics.get("rhat")
     ess = diagnostics.get("ess_bulk") or diagnostics.get("ess")
     return [
-        _number_cell(rhat, "{:.3f}", mark="bad" if rhat and rhat > 1.05 else ""),
+        _number_cell(rhat, "{:.3f}", mark="bad" if rhat and rhat > RHAT else ""),
         _number_cell(ess, "{:,.0f}"),
         _number_cell(work.get("full_gradients"), None),
         _number_cell(row.get("runtime_sec"), "{:.3g}"),
@@ -141,13 +144,13 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     """The runs of `parsl-llc`, one row each."""
     rows = []
     for run in runs:
-        failed = run["status"] != "complete"
+        failed = run["status"] not in ESTIMATED
         status = str(run["error_msg"] or run["status"]) if failed else str(run["status"])
         rows.append(
             [
                 Cell(str(run["problem"])),
                 Cell(str(run["method"])),
-                Cell(status, mark="bad" if failed else ""),
+                Cell(status, mark="" if run["status"] == COMPLETE else "bad"),
                 Cell(str(run["seed"]), run["seed"]),
                 *_estimate_cells(
                     run["llc_hat"], run["se_hat"], run["error"], run["llc_ref"], run["se_ref"]

@@ -24,6 +24,7 @@ from lambda_hat.report.findings import (
     SIGMAS,
     Finding,
     agrees,
+    complete_error,
     describe_trials,
     deviation,
     estimates_of,
@@ -49,6 +50,7 @@ from lambda_hat.report.style import (
     new_figure,
     with_report_style,
 )
+from lambda_hat.trial import NOISY
 
 GOOD_ERROR = 0.05
 """A relative error that is good enough for many purposes."""
@@ -84,9 +86,12 @@ def estimates(trials: pd.DataFrame) -> Figure:
 
 
 def _failures(one: Finding) -> str:
-    return (
-        f"{one.failed} of {one.trials} failed" if one.failed else format_count(one.trials, "trial")
-    )
+    parts = [
+        f"{number} {word}"
+        for number, word in ((one.noisy, "noisy"), (one.failed, "failed"))
+        if number
+    ]
+    return f"{', '.join(parts)} of {one.trials}" if parts else format_count(one.trials, "trial")
 
 
 def _verdicts(found: Sequence[Finding]) -> str:
@@ -96,6 +101,7 @@ def _verdicts(found: Sequence[Finding]) -> str:
         for one in found
         if one.verdict == OFF
     ]
+    words += [f"{one.method} is noisy" for one in found if one.verdict == NOISY]
     words += [f"{one.method} gave no estimate" for one in found if one.verdict == NO_ESTIMATE]
     verb = "agrees" if len(agreeing) == 1 else "agree"
     head = f"{join_words(agreeing)} {verb} with the reference" if agreeing else "none agrees"
@@ -184,7 +190,7 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
     if trials.empty:
         return new_figure("No trial has a wall time", 1.0)
     relative = relative_error(trials)
-    figure = new_figure(_fastest_within(trials, relative), 3.9)
+    figure = new_figure(_fastest_within(trials, complete_error(trials)), 3.9)
     axes, scale, tips = figure.subplots(), ErrorScale(relative), describe_trials(trials)
     seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
     log_axis(axes, seconds.min(), seconds.max())
@@ -199,7 +205,7 @@ def errors_by_time(trials: pd.DataFrame) -> Figure:
             shown = (select(seconds, some), select(relative, some), select(tips, some))
             scale.draw(axes, *shown, **style, **face)
         handles.append(Line2D([], [], ls="none", label=str(method), **style))
-    front = _pareto_front(trials, relative)
+    front = _pareto_front(trials, complete_error(trials))
     if len(front):
         edge = axes.get_xlim()[1]
         x, y = [*front.index, edge], [*front, front.iloc[-1]]
@@ -255,7 +261,9 @@ def history(trials: pd.DataFrame) -> Figure:
         style: dict[str, Any] = {"color": colour, "marker": marker}
         tips = describe_trials(rows)
         scale.draw(axes, rows.trial_number, errors, tips, alpha=0.45, **style)
-        best = errors.cummin().ffill().clip(scale.low, scale.top)
+        best = (
+            select(complete_error(trials), rows.index).cummin().ffill().clip(scale.low, scale.top)
+        )
         axes.step(rows.trial_number, best, where="post", color=colour, lw=2, zorder=3)
         handles.append(Line2D([], [], color=colour, marker=marker, lw=2, label=str(method)))
         if errors.notna().any():

@@ -11,7 +11,7 @@ import yaml
 
 from lambda_hat.store import write_bytes
 from lambda_hat.tables.confirmation import confirm
-from lambda_hat.trial import finite
+from lambda_hat.trial import ESTIMATED, NOISY, finite
 
 Row = Any
 """A row of the table of trials: a mapping, or a row of a pandas DataFrame."""
@@ -20,13 +20,17 @@ Row = Any
 def is_better(row: Row, best: Row | None) -> bool:
     """Whether a trial takes the place of the best one so far: the one decision of what is best.
 
-    A trial can be the best if it gave an estimate; the smallest objective wins, and the first of
-    several that are equal.
+    A trial can be the best if it gave an estimate; a noisy one only as long as none is complete.
+    The smallest objective wins, and the first of several that are equal.
     """
     objective = finite(row["objective"])
-    if row["status"] != "complete" or finite(row["error"]) is None or objective is None:
+    if row["status"] not in ESTIMATED or finite(row["error"]) is None or objective is None:
         return False
-    return best is None or objective < best["objective"]
+    return best is None or _rank(row) < _rank(best)
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    return row["status"] == NOISY, row["objective"]
 
 
 def best_of(rows: Iterable[Row]) -> Row | None:
@@ -69,7 +73,14 @@ def write_best(
 
 
 def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("llc_hat", "se_hat", "error", "objective", "runtime_sec", "trial_number", "trial_id")
-    best = {"hyperparams": dict(row["hyperparams"]), **{name: row[name] for name in names}}
+    names = ("status", "llc_hat", "se_hat", "error", "objective", "runtime_sec")
+    known = {name: row[name] for name in (*names, "trial_number", "trial_id")}
+    diagnostics, work = row.get("diagnostics") or {}, row.get("work") or {}
+    cost = {
+        "rhat": diagnostics.get("rhat"),
+        "ess_bulk": diagnostics.get("ess_bulk"),
+        "full_gradients": work.get("full_gradients"),
+    }
+    best = {"hyperparams": dict(row["hyperparams"]), **known, **cost}
     confirmation = confirm(row, runs)
     return best | ({"confirmed": asdict(confirmation)} if confirmation else {})

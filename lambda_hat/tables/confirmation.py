@@ -16,6 +16,7 @@ from typing import Any
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
 from lambda_hat.intervals import error_of_mean
+from lambda_hat.trial import ESTIMATED, NOISY
 
 Row = Mapping[str, Any]
 """A row of the table of trials or of the table of `parsl-llc` runs."""
@@ -28,6 +29,7 @@ class Confirmation:
     Attributes:
         num_runs: Number of runs, including failed ones.
         num_failed: Number of runs without an estimate; they do not enter the mean.
+        num_noisy: Number of runs that are noisy; they do enter it.
         llc_hat: Mean of the estimates; None if every run failed.
         se_hat: Standard error of the mean, from the spread between runs. It is widened for small
             numbers of runs so that mean ± 1.96 se_hat is a 95 % interval by Student's t, and it is
@@ -37,9 +39,15 @@ class Confirmation:
 
     num_runs: int
     num_failed: int
+    num_noisy: int
     llc_hat: float | None
     se_hat: float | None
     error: float | None
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether as many runs are noisy as not."""
+        return self.num_noisy > 0 and 2 * self.num_noisy >= self.num_runs - self.num_failed
 
 
 def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
@@ -66,15 +74,15 @@ def confirm(best: Row, runs: Iterable[Row]) -> Confirmation | None:
 
 
 def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:
-    complete = [run for run in runs if run["status"] == "complete"]
-    num_failed = len(runs) - len(complete)
-    if not complete:
-        return Confirmation(len(runs), num_failed, None, None, None)
-    values = [run["llc_hat"] for run in complete]
+    estimated = [run for run in runs if run["status"] in ESTIMATED]
+    counts = len(runs), len(runs) - len(estimated), sum(run["status"] == NOISY for run in runs)
+    if not estimated:
+        return Confirmation(*counts, None, None, None)
+    values = [run["llc_hat"] for run in estimated]
     mean = statistics.fmean(values)
     error = None if llc_ref is None else abs(mean - llc_ref)
-    own = math.hypot(*(run["se_hat"] or 0.0 for run in complete)) / len(values)
-    return Confirmation(len(runs), num_failed, mean, max(own, error_of_mean(values)), error)
+    own = math.hypot(*(run["se_hat"] or 0.0 for run in estimated)) / len(values)
+    return Confirmation(*counts, mean, max(own, error_of_mean(values)), error)
 
 
 def full_settings(method: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """The scalar columns; the table also has the mappings below and a `params_<name>` per setting."""
 
 MAPPINGS: dict[str, tuple[str, ...]] = {
-    "diagnostics": ("ess", "rhat"),
+    "diagnostics": ("ess", "ess_bulk", "rhat"),
     "seconds": ("setup", "compile", "sample"),
     "work": ("full_gradients",),
 }
@@ -76,8 +76,7 @@ def trial_row(
         reference: The reference that the trial is compared with, if any.
     """
     llc_ref = reference.llc_ref if reference else None
-    estimate = result.estimate
-    error = None if estimate is None or llc_ref is None else abs(estimate - llc_ref)
+    result = result.judged(llc_ref, reference.se_ref if reference else None)
     return {
         "pid": spec.pid,
         "target": result.target,
@@ -93,7 +92,7 @@ def trial_row(
         "se_ref": reference.se_ref if reference else None,
         "ref_status": reference.status if reference else None,
         "objective": finite(objective),
-        "error": error,
+        "error": None if result.estimate is None else result.error,
         "runtime_sec": finite(result.runtime_sec),
         "budget_sec": float(spec.budget_sec),
         "budget_exhausted": bool(result.budget_exhausted),

@@ -14,7 +14,7 @@ from lambda_hat.report.formatting import format_count, format_duration, format_e
 from lambda_hat.store import Store
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.terminal.tables import llc_table
-from lambda_hat.trial import ProblemItem
+from lambda_hat.trial import ESTIMATED, NOISY, ProblemItem
 
 
 class LLCConsole(Terminal):
@@ -42,7 +42,9 @@ class LLCConsole(Terminal):
 
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
         value = format_estimate(row["llc_hat"], row["se_hat"])
-        text = f"LLC {value}" if row["status"] == "complete" else f"failed: {row['error_msg']}"
+        noisy = ", noisy" if row["status"] == NOISY else ""
+        failed = row["status"] not in ESTIMATED
+        text = f"failed: {row['error_msg']}" if failed else f"LLC {value}{noisy}"
         self.line(
             f"{escape(row['problem'])} {row['method']}: {escape(text)} "
             f"({done} of {format_count(total, 'run')})"
@@ -55,7 +57,7 @@ class LLCConsole(Terminal):
         if rows:
             self.out.print(llc_table(rows))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
-        any_done = any(row["status"] == "complete" for row in rows)
+        any_done = any(row["status"] in ESTIMATED for row in rows)
         self.show_ending(outcome, resume, any_done=any_done)
 
 

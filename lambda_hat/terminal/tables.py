@@ -12,12 +12,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from lambda_hat.report import report_path
-from lambda_hat.report.formatting import format_duration, format_estimate, format_settings
+from lambda_hat.report.formatting import (
+    format_duration,
+    format_estimate,
+    format_number,
+    format_settings,
+)
 from lambda_hat.store import Store
 from lambda_hat.tables.confirmation import Confirmation, confirm
+from lambda_hat.trial import ESTIMATED, NOISY
+from lambda_hat.trial_gates import RHAT
 from lambda_hat.tuning.study import Study
 
 BAR = 20
+COST = ("R-hat", "ESS", "gradients", "s")
+"""Titles of the columns of `_cost`."""
 
 
 def progress_table(
@@ -53,7 +62,8 @@ def _progress(study: Study) -> tuple[str, ...]:
     if best is None:
         return bar, count, "[dim]no estimate yet[/]" if done else ""
     estimate = format_estimate(best["llc_hat"], best["se_hat"])
-    return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}"
+    noisy = " [red]noisy[/]" if best["status"] == NOISY else ""
+    return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}{noisy}"
 
 
 def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -84,7 +94,7 @@ def _result_table(studies: Sequence[Study]) -> Table:
         title += f" [red]{reference.status}[/]"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for name in ("trials", "LLC", "error", "s/trial"):
+    for name in ("trials", "LLC", "error", *COST):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("best hyperparameters", ratio=1)
     for study in studies:
@@ -105,7 +115,9 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
         if confirmation is None:
             continue
         joint = math.hypot(confirmation.se_hat or 0.0, study.reference.se_ref)
-        failed = f" ({confirmation.num_failed} failed)" if confirmation.num_failed else ""
+        counts = ((confirmation.num_noisy, "noisy"), (confirmation.num_failed, "failed"))
+        parts = ", ".join(f"{number} {word}" for number, word in counts if number)
+        failed = f" ({parts})" if parts else ""
         table.add_row(
             study.method,
             f"{confirmation.num_runs}{failed}",
@@ -117,19 +129,33 @@ def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation 
 
 def _result(study: Study) -> tuple[str, ...]:
     progress, best = study.progress, study.progress.best
-    failed = f" ({progress.num_failed} failed)" if progress.num_failed else ""
-    trials = f"{progress.num_ended}{failed}"
-    seconds = progress.mean_runtime_sec
-    mean = "-" if seconds is None else f"{seconds:.3g}"
+    counts = ((progress.num_noisy, "noisy"), (progress.num_failed, "failed"))
+    parts = ", ".join(f"{number} {word}" for number, word in counts if number)
+    trials = f"{progress.num_ended} ({parts})" if parts else f"{progress.num_ended}"
     if best is None:
-        return trials, "-", "-", mean, "no trial gave an estimate"
+        return trials, *["-"] * (2 + len(COST)), "no trial gave an estimate"
+    settings = escape(format_settings(best["hyperparams"]))
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
     return (
         trials,
         format_estimate(best["llc_hat"], best["se_hat"]),
         format_estimate(best["error"], joint),
-        mean,
-        escape(format_settings(best["hyperparams"])),
+        *_cost(best),
+        f"[red]noisy:[/] {settings}" if best["status"] == NOISY else settings,
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """R-hat, bulk ESS, full-data gradients and seconds of a trial."""
+    diagnostics, work = row.get("diagnostics") or {}, row.get("work") or {}
+    rhat, ess = diagnostics.get("rhat"), diagnostics.get("ess_bulk")
+    gradients, seconds = work.get("full_gradients"), row["runtime_sec"]
+    shown = "-" if rhat is None else f"{rhat:.3f}"
+    return (
+        f"[red]{shown}[/]" if rhat is not None and rhat > RHAT else shown,
+        "-" if ess is None else f"{ess:,.0f}",
+        "-" if gradients is None else format_number(gradients),
+        "-" if seconds is None else f"{seconds:.3g}",
     )
 
 
@@ -138,21 +164,21 @@ def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("problem", "sampler", "seed"):
         table.add_column(name, no_wrap=name != "problem")
-    for name in ("LLC", "reference", "error", "s"):
+    for name in ("LLC", "reference", "error", *COST):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        seconds = f"{row['runtime_sec']:.3g}" if row["runtime_sec"] is not None else "-"
+        noisy = " [red]noisy[/]" if row["status"] == NOISY else ""
         joint = math.hypot(row["se_hat"] or 0.0, row["se_ref"] or 0.0)
         table.add_row(
             escape(row["problem"]),
             row["method"],
             str(row["seed"]),
-            format_estimate(row["llc_hat"], row["se_hat"])
-            if row["status"] == "complete"
+            format_estimate(row["llc_hat"], row["se_hat"]) + noisy
+            if row["status"] in ESTIMATED
             else "failed",
             format_estimate(row["llc_ref"], row["se_ref"]),
             format_estimate(row["error"], joint),
-            seconds,
+            *_cost(row),
         )
     return table
 

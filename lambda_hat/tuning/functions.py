@@ -89,11 +89,24 @@ class StudyFunctions:
     ) -> float:
         """What a trial is told: the objective of its metrics; infinity without an estimate.
 
+        A noisy trial is scored as if it were off by its error and its uncertainty together, so that
+        luck cannot win under any objective.
+
         Raises:
             ConfigError: A mistake in the function, with file and line.
         """
-        if TrialResult.from_json(metrics).estimate is None:
+        result = TrialResult.from_json(metrics)
+        if result.estimate is None:
             return math.inf
+        score = self._call_objective(metrics, ref_llc, huber_delta=huber_delta)
+        if (error := result.scored_as) is None:
+            return score
+        off = {**metrics, "llc_hat": ref_llc + error, "error": error}
+        return max(score, self._call_objective(off, ref_llc, huber_delta=huber_delta))
+
+    def _call_objective(
+        self, metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None
+    ) -> float:
         function = self.objective_from_metrics
         known = inspect.signature(function).parameters
         given = {"huber_delta": huber_delta} if "huber_delta" in known else {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambda_hat.tables.best import is_better
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 
 Row = Mapping[str, Any]
 
@@ -21,10 +22,10 @@ class StudyProgress:
 
     def __init__(self, se_ref: float = 0.0, *, patience: int | None = None):
         self._se_ref, self._patience = se_ref, patience
-        self.num_ended = self.num_failed = self.num_lost = 0
-        """Trials that have ended; without an estimate; and, among these, without a run."""
+        self.num_ended = self.num_noisy = self.num_failed = self.num_lost = 0
+        """Trials that have ended; noisy ones; without an estimate; and, of these, without a run."""
         self.best: Row | None = None
-        """Of the complete trial with the smallest objective."""
+        """Of the best trial, which is a complete one if there is any."""
         self.last: Row | None = None
         """Of the trial taken up last."""
         self.worst = -math.inf
@@ -39,7 +40,8 @@ class StudyProgress:
         """Takes up the row of a trial that has ended."""
         self.last = row
         self.num_ended += 1
-        self.num_failed += row["status"] != "complete"
+        self.num_failed += row["status"] not in ESTIMATED
+        self.num_noisy += row["status"] == NOISY
         if row["runtime_sec"] is not None:
             self._seconds, self._num_timed = self._seconds + row["runtime_sec"], self._num_timed + 1
         if row["objective"] is None:
@@ -51,8 +53,9 @@ class StudyProgress:
         self.worst = max(self.worst, row["objective"])
         if is_better(row, self.best):
             self.best = row
-        if row["error"] is not None and row["error"] < self._anchor - self._se_ref:
-            self._anchor, self._without_gain = row["error"], 0
+        known = row["error"] if row["status"] == COMPLETE else None
+        if known is not None and known < self._anchor - self._se_ref:
+            self._anchor, self._without_gain = known, 0
         else:
             self._without_gain += 1
         self.converged |= self._patience is not None and self._without_gain >= self._patience

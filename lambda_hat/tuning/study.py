@@ -227,8 +227,9 @@ class Study:
 
     def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
-        score = self._score(result)
-        scored = replace(result, objective=score)
+        judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
+        score = self._score(judged)
+        scored = replace(judged, objective=score)
         self._journal.tell(asked.trial, score, _record(asked, scored), self._shown(asked, scored))
         if scored != result:
             self._write_metrics(asked.spec, scored)
