@@ -1,4 +1,4 @@
-"""TrialSpec, TrialResult: what crosses the wire between the study and a worker."""
+"""What crosses the wire between a study and a worker: what to run, and what it came to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problem -> Reference: one run of particles, from the tether to the posterior.
+"""One run of SMC: its particles on their way from the tether to the posterior.
 
 Each temperature is the highest whose weights keep half of the particles effective (Del Moral,
 Doucet & Jasra 2012); particles are resampled and then moved by HMC, with their own covariance as

@@ -1,4 +1,4 @@
-"""Progress -> file: where the chains of a reference stand, so that a later run goes on.
+"""Files that a reference goes on from when it was killed, or had too little time.
 
 A file is NumPy's archive of arrays and a JSON header, behind a checksum; nothing is pickled.
 """

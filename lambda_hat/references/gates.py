@@ -1,4 +1,4 @@
-"""Problem -> Reference: the gates a reference must pass, each with what to do where it fails."""
+"""The gates a reference must pass, each with what to do where it fails."""
 
 from __future__ import annotations
 

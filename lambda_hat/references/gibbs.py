@@ -1,4 +1,4 @@
-"""Problem -> Reference: Gibbs sampling of deep linear networks, without step size or metric.
+"""Gibbs sampling of deep linear networks, an engine without step size or metric.
 
 A route to the number that shares nothing with HMC but the problem (its moves are in
 `lambda_hat.references.layers`). It is checkpointed: a run that is killed, or whose budget was too

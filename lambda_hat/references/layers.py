@@ -1,4 +1,4 @@
-"""Problem -> Model, and the exact moves of Gibbs sampling on it: one chain.
+"""The exact moves of Gibbs sampling on a deep linear network: one chain.
 
 A squared loss of the product W_L .. W_1 is quadratic in each layer, so that a layer given the
 others is Gaussian and is drawn exactly, whatever its scale. Layers pin each other down, though:

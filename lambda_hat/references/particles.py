@@ -1,4 +1,4 @@
-"""Problem -> Reference: a population of particles, tempered and moved by compiled programs.
+"""A population of particles, tempered and moved by compiled programs.
 
     p_t(w) ~ N(w; w*, I/gamma) exp(-t nbeta (L_n(w) - L_n(w*))),    t from 0 to 1,
 

@@ -1,4 +1,4 @@
-"""Problem -> Reference: adaptive tempered SMC from the tether to the posterior, in float64.
+"""Adaptive tempered SMC from the tether to the posterior, an engine in float64.
 
 An independent route to the number HMC gives: it starts from exact draws, needs no chain to cross
 a barrier, and takes its error from the spread of independent runs, which covers everything that

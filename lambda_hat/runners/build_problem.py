@@ -1,4 +1,4 @@
-"""Problem spec -> stored target: what a worker does before runs without a reference."""
+"""Trains and stores a problem's target in a worker, before runs without a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values as users have them -> plain JSON values: what a table gave back, NumPy's types and all."""
+"""Turns values as users have them, NumPy's and a table's, into plain JSON values."""
 
 from __future__ import annotations
 

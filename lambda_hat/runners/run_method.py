@@ -1,4 +1,4 @@
-"""TrialSpec -> TrialResult: one method on one problem within a budget, in a worker or by hand.
+"""Runs one method on one problem within a budget, in a worker or by hand.
 
 Importing this brings no JAX, so that the command checks settings by the same function as a worker.
 """
