@@ -42,9 +42,9 @@ def write_report(
     """
     path = report_path(store)
     existing = path.read_text(errors="replace") if path.exists() else ""
-    if notes is None:
-        notes = json.loads(_meta_value(existing, "notes") or "[]")
-    inputs = _digest([store.trials_table, store.best, store.llc_table], notes)
+    kept = json.loads(_meta_value(existing, "notes") or "[]")
+    shown: Sequence[str] = kept if notes is None else notes
+    inputs = _digest([store.trials_table, store.best, store.llc_table], shown)
     if _meta_value(existing, "inputs") == inputs and not anew:
         return path
     from lambda_hat.report.page import make_page
@@ -53,8 +53,8 @@ def write_report(
     about = {"inputs": inputs, "command": command or _meta_value(existing, "command") or ""}
     # Only a run's own call knows its machine; a page that is made again keeps what it said.
     machine = describe_machine() if command else json.loads(_meta_value(existing, "run") or "{}")
-    about |= {"run": json.dumps(machine), "notes": json.dumps(list(notes))}
-    page = make_page(store, about=about, machine=machine, notes=notes)
+    about |= {"run": json.dumps(machine), "notes": json.dumps(list(shown))}
+    page = make_page(store, about=about, machine=machine, notes=shown)
     write_bytes(path, page.encode())
     return path
 
