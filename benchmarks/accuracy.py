@@ -24,7 +24,8 @@ import yaml
 from scipy import stats
 
 from lambda_hat.conf.compose import compose_problem
-from lambda_hat.conf.schema import DeepLinearConfig, ProblemConfig
+from lambda_hat.conf.families import DeepLinearConfig
+from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.store import read_json
 from lambda_hat.tables.reading import read_table
 

@@ -140,6 +140,14 @@ def test_one_module_hashes() -> None:
     assert hashing == ["lambda_hat.store.content"]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_a_benchmark_imports_names_that_are_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lambda_hat"):
+            importing = f"from {node.module} import {', '.join(a.name for a in node.names)}"
+            exec(importing, {})
+
+
 def test_nothing_is_called_utils() -> None:
     names = {path.stem for path in PACKAGE.rglob("*.py")}
     assert not names & {"utils", "helpers", "common", "misc"}
