@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from lambda_hat.store import TEMPORARY, read_json
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 
 CONFIG = Path(__file__).with_name("test_optuna_config.yaml")
 COMMAND = Path(sys.executable).with_name("parsl-optuna")
@@ -62,12 +63,13 @@ def test_optuna_workflow_integration(folder: Path) -> None:
     references = {ref.parent.name: read_json(ref) for ref in references_of(folder)}
     assert set(references) == set(table.pid)
     for row in table.itertuples():
-        assert row.status == "complete", row.error_msg
+        assert row.status in ESTIMATED, row.error_msg
         reference = references[row.pid]
         assert reference["status"] == "ok" == row.ref_status
         assert row.target == reference["target"] is not None
         assert (row.llc_ref, row.se_ref) == (reference["llc_ref"], reference["se_ref"])
-        assert row.objective == row.error == pytest.approx(abs(row.llc_hat - row.llc_ref))
+        assert row.error == pytest.approx(abs(row.llc_hat - row.llc_ref))
+        assert row.objective == row.error or (row.status == NOISY and row.objective > row.error)
         assert row.se_hat > 0 and 0 < row.runtime_sec < 120
 
 
@@ -104,7 +106,9 @@ def test_the_studies_and_the_best_are_there(folder: Path) -> None:
     best = yaml.safe_load((folder / "results" / "optuna_best.yaml").read_text())
     studies = folder / "results" / "studies" / "optuna_llc"
     for (pid, method), rows in table.groupby(["pid", "method"]):
-        assert best[pid]["methods"][method]["objective"] == rows.objective.min()
+        complete = rows[rows.status == COMPLETE]
+        least = (complete if len(complete) else rows).objective.min()
+        assert best[pid]["methods"][method]["objective"] == least
         study = pickle.loads((studies / f"{pid}:{method}.pkl").read_bytes())
         assert study.best_value == rows.objective.min()
         assert (studies / f"{pid}:{method}.journal").exists()
