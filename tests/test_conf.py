@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import external_example
 import pytest
 
 from lambda_hat.conf import ConfigError, compose_problem, compose_reference, compose_sampler
@@ -128,6 +129,12 @@ CHANGES = {
     FAMILIES["quadratic"]: {"curvature": [2.0]},
     FAMILIES["normal_crossing"]: {"powers": [2, 1]},
     FAMILIES["deep_linear"]: {"widths": [2, 2, 1], "rank": 1, "population": False},
+    FAMILIES["external"]: {
+        "loss": "own_logistic:half",
+        "params": "others.npz",
+        "path": str(external_example.OTHER),
+        "polish": False,
+    },
     DataConfig: {"n": 90, "input": {"kind": "uniform"}, "noise": {"kind": "none"}},
     TrainingConfig: {
         "steps": 10,
@@ -179,6 +186,10 @@ def every_change():
         tag = "family" if registry is FAMILIES else "kind"
         for kind, cls in registry.items():
             names = {"teacher": "small"} if cls is TEACHERS["mlp"] else {}
+            if kind == "external":
+                for key, value in CHANGES[cls].items():
+                    yield cls, key, external_example.spec(), external_example.spec(**{key: value})
+                continue
             if registry is FAMILIES:
                 names, base = {"model": "small" if kind == "mlp" else kind}, {}
             else:
@@ -186,6 +197,8 @@ def every_change():
             for key, value in CHANGES[cls].items():
                 with_change = {**names, "overrides": nested(path, {**base, key: value})}
                 yield cls, key, {**names, "overrides": nested(path, base)}, with_change
+    example = external_example.spec
+    yield DataConfig, "file", example(), example({"file": "more.npz"})
     for cls, group in ((DataConfig, "data"), (TrainingConfig, "training")):
         for key, value in CHANGES[cls].items():
             yield cls, key, {}, {"overrides": {group: {key: value}}}

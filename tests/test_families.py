@@ -7,6 +7,7 @@ import functools
 import inspect
 from typing import Any
 
+import external_example
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,8 @@ from lambda_hat.problem.families import Family, load_family, make_form
 from lambda_hat.problem.forms import ProblemForm
 from lambda_hat.problem.training import train
 
+EXAMPLES = {"external": external_example.spec}
+"""Makes a spec of a family that has no preset, since its settings name a user's own files."""
 MODELS = {name: compose_problem({"model": name}).model for name in preset_names("model")}
 QUICK = {"steps": 300, "restarts": 4, "polish_steps": 200, "shakes": 1}
 GAMMA = 10.0
@@ -37,6 +40,11 @@ def float64():
 
 def compose(family: str, **overrides: Any) -> Any:
     """The smallest preset of a family, with a tether that its posterior is near to."""
+    if family in EXAMPLES:
+        spec = EXAMPLES[family]()
+        return compose_problem(
+            spec | {"overrides": {"posterior": {"gamma": GAMMA}} | spec["overrides"] | overrides}
+        )
     presets = [name for name, model in MODELS.items() if model.family == family]
     preset = min(presets, key=lambda name: getattr(MODELS[name], "num_params", 0))
     overrides = {"posterior": {"gamma": GAMMA}, "data": {"n": 30}} | overrides
@@ -63,7 +71,8 @@ def mean_losses(problem: Problem, points: np.ndarray) -> np.ndarray:
 
 @each_family
 def test_a_family_has_a_preset_and_settings_of_that_name(family):
-    assert family in {model.family for model in MODELS.values()}
+    assert (family in EXAMPLES) != (family in {model.family for model in MODELS.values()})
+    assert isinstance(compose(family).model, FAMILIES[family])
     assert all(isinstance(m, FAMILIES[family]) for m in MODELS.values() if m.family == family)
 
 

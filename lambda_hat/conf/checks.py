@@ -53,6 +53,11 @@ def bounded(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def place(default: Any = dataclasses.MISSING) -> Any:
+    """A dataclass field that says where something lies: its content counts, and not its name."""
+    return dataclasses.field(default=default, metadata={"place": True})
+
+
 def unknown_name(what: str, name: object, known: Iterable[str], where: str) -> str:
     """The sentence for a name nobody knows: the known ones, and the nearest."""
     names = sorted(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import (
@@ -17,12 +18,14 @@ from lambda_hat.conf.checks import (
 from lambda_hat.conf.distributions import INPUTS, NOISES
 from lambda_hat.conf.families import FAMILIES, ModelConfig
 from lambda_hat.conf.networks import resolve_widths
+from lambda_hat.conf.own_files import content_of, count_rows
 from lambda_hat.conf.presets import preset_names, problem_presets
 from lambda_hat.conf.resolve import check_problem, settle_gamma, settle_posterior
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig
 from lambda_hat.conf.schema import (
     TEACHERS,
     DataConfig,
+    FileData,
     MLPTeacher,
     PosteriorConfig,
     ProblemConfig,
@@ -43,7 +46,8 @@ def compose_problem(spec: Mapping, *, where: str = "problem") -> ProblemConfig:
 
     Args:
         spec: `{model, data, teacher, training, posterior, seed, overrides}`, each optional;
-            the first five name presets, `overrides` is a nested mapping on them.
+            the first five name presets, `overrides` is a nested mapping on them. A mapping in
+            place of a preset's name is laid over the default preset.
         where: The place of `spec` in the user's file, for messages.
 
     Raises:
@@ -52,6 +56,7 @@ def compose_problem(spec: Mapping, *, where: str = "problem") -> ProblemConfig:
     faults: list[str] = []
     spec = check_mapping(spec, where, faults)
     check_keys(spec, [*DEFAULT_PRESETS, "seed", "overrides"], where, faults)
+    spec = _spelled_out(spec, where, faults)
     names = {group: spec.get(group, default) for group, default in DEFAULT_PRESETS.items()}
     for group, name in names.items():
         if name not in (known := preset_names(group)):
@@ -116,6 +121,22 @@ def check_reference(reference: ReferenceConfig, problem: ProblemConfig, *, where
         )
 
 
+def _spelled_out(spec: Mapping, where: str, faults: list[str]) -> dict[str, Any]:
+    """The same with each mapping in place of a preset's name moved to `overrides`."""
+    inline = {g: spec[g] for g in DEFAULT_PRESETS if isinstance(spec.get(g), Mapping)}
+    over = spec.get("overrides")
+    if not inline or not isinstance(over or {}, Mapping):
+        return dict(spec)
+    over = dict(over or {})
+    faults += [
+        f"`{group}` must be a mapping or have overrides, but is both ({where}). Move one there."
+        for group in inline
+        if group in over
+    ]
+    rest = {key: value for key, value in spec.items() if key not in inline}
+    return {**rest, "overrides": over | inline}
+
+
 def _overrides(raw: object, where: str, faults: list[str]) -> dict[str, Mapping]:
     """The `overrides` mapping, one mapping a group."""
     where = f"{where}.overrides"
@@ -169,6 +190,10 @@ def _read_data(
     preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
 ) -> DataConfig | None:
     check_keys(over, [f.name for f in fields(DataConfig)], where, faults)
+    if "file" in model.acts.data:
+        return _read_file(over, where, model, faults)
+    if "file" in over:
+        faults.append(_idle("`file`", model, where))
     values: dict[str, Any] = {"n": over.get("n", preset.get("n"))}
     for key, registry in (("input", INPUTS), ("noise", NOISES)):
         if key in model.acts.data:
@@ -179,6 +204,24 @@ def _read_data(
             faults.append(_idle(f"`{key}`", model, where))
     number = read_values(DataConfig, {"n": values.pop("n")}, where, faults)
     return None if number is None else DataConfig(**number, **values)
+
+
+def _read_file(over: Mapping, where: str, model: Any, faults: list[str]) -> FileData | None:
+    """Data that are in a file; their number is that of its rows."""
+    faults += [_idle(f"`{key}`", model, where) for key in over if key != "file"]
+    file = over.get("file")
+    if not isinstance(file, str):
+        faults.append(
+            f"`file` must name the data of an external model, but got {file!r} ({where})."
+        )
+        return None
+    try:
+        content = content_of(Path(model.path, file), "file", where)
+        n = count_rows(dict(content.shapes), file, where)
+    except ConfigError as error:
+        faults += error.faults
+        return None
+    return FileData(n, file=file, rows=content.digest)
 
 
 def _read_teacher(

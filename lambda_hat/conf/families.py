@@ -1,6 +1,7 @@
 """Name of a family -> its settings: the registry of model families.
 
-A family is one class here, its line in `FAMILIES`, a preset in `conf/model/`, and the module
+A family is one class here, its line in `FAMILIES`, a preset in `conf/model/` (unless it has no
+defaults), and the module
 `lambda_hat.problem.families.<name>` with its numbers, which is imported where they are needed:
 these classes import no JAX, so that the command checks a user's settings before any worker starts.
 """
@@ -8,11 +9,13 @@ these classes import no JAX, so that the command checks a user's settings before
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Self
 
-from lambda_hat.conf.checks import bounded
+from lambda_hat.conf.checks import ConfigError, bounded, place
 from lambda_hat.conf.networks import Activation, num_network_params, resolve_widths
+from lambda_hat.conf.own_files import content_of, find_source, nested
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ModelConfig:
         """Whether Gibbs sampling can draw it layer by layer."""
         return False
 
-    def resolved(self, over: Mapping, where: str, faults: list[str]) -> Self:
+    def resolved(self, over: Mapping, where: str, faults: list[str]) -> ModelConfig:
         """These settings with what was left to be inferred; `over` is what the user set."""
         return self
 
@@ -190,11 +193,58 @@ class DeepLinearConfig(NetworkConfig):
         return [f"{least}, but got rank={rank} ({where})."] if rank > min(widths) else []
 
 
+@dataclass(frozen=True)
+class ExternalConfig(ModelConfig):
+    """A loss, parameters and data of your own: w* is the given point."""
+
+    loss: str
+    """`module:function`, called as `loss(params, batch)`, one number a row."""
+    params: str = place()
+    """An .npz file of arrays by path: `layer1/w` is `params["layer1"]["w"]`."""
+    path: str = place(".")
+    """The folder that `loss`, `params` and `data.file` are looked for in; the config's own."""
+    polish: bool = False
+    """Whether w* descends from the given point to the minimum nearby."""
+
+    @property
+    def acts(self) -> Acts:
+        return Acts(("file",))
+
+    @property
+    def default_gamma(self) -> str:
+        return "auto"
+
+    def resolved(self, over: Mapping, where: str, faults: list[str]) -> ModelConfig:
+        try:
+            _, source = find_source(self.loss, Path(self.path), where)
+            given = content_of(Path(self.path, self.params), "params", where)
+            nested(dict(given.shapes), self.params, where)
+            if set(given.kinds) != {"f"}:
+                name = given.shapes[[kind == "f" for kind in given.kinds].index(False)][0]
+                got = f"{name!r} of {self.params} holds whole numbers"
+                raise ConfigError([f"Parameters must be floating-point, but {got} ({where})."])
+        except ConfigError as error:
+            faults += error.faults
+            return self
+        return ExternalModel(**asdict(self), source=source, weights=given.digest)
+
+
+@dataclass(frozen=True)
+class ExternalModel(ExternalConfig):
+    """The same with what is in its files."""
+
+    source: str = ""
+    """SHA-256 of the module that `loss` is in."""
+    weights: str = ""
+    """SHA-256 of the parameters."""
+
+
 FAMILIES: dict[str, type[ModelConfig]] = {
     "mlp": MLPConfig,
     "linear": LinearConfig,
     "quadratic": QuadraticConfig,
     "normal_crossing": NormalCrossingConfig,
     "deep_linear": DeepLinearConfig,
+    "external": ExternalConfig,
 }
 """Family -> its settings. `lambda_hat.problem.families` has the module of the same name."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lambda_hat.conf.checks import ConfigError, bounded
+from lambda_hat.conf.checks import ConfigError, bounded, place
 from lambda_hat.conf.distributions import InputConfig, NoiseConfig
 from lambda_hat.conf.networks import Activation
 from lambda_hat.store import content_id
@@ -24,11 +24,21 @@ SCHEMA = 2
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How many data, and how inputs and label noise are drawn."""
+    """How many data, and how inputs and label noise are drawn; or the file they are in."""
 
     n: int = bounded(least=3, do="beta = beta0 / log n needs log n > 1.")
     input: InputConfig | None = None
     noise: NoiseConfig | None = None
+    file: str | None = place(None)
+    """An .npz file of arrays, rows first, of a family without data of its own (`external`)."""
+
+
+@dataclass(frozen=True)
+class FileData(DataConfig):
+    """The same with what is in its file."""
+
+    rows: str = ""
+    """SHA-256 of the data."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ class ProblemConfig:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        kept = (f.name for f in dataclasses.fields(value) if not f.metadata.get("place"))
+        items = ((name, getattr(value, name)) for name in kept)
         return {name: _plain(item) for name, item in items if item is not None}
     return list(value) if isinstance(value, tuple) else value

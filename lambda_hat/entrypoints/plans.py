@@ -31,6 +31,7 @@ from lambda_hat.conf.compose import (
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Space, read_ranges
 from lambda_hat.entrypoints.config_file import read_raw
+from lambda_hat.entrypoints.own_losses import check_own_losses, is_own, located
 from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
@@ -38,6 +39,7 @@ from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.study import StudySettings
 from lambda_hat.tuning.warm_start import Guess
 
+GROUPS = ("model", "data", "teacher", "training", "posterior")
 LONGEST_SEC = 10**9
 """Budgets stay below this, about thirty years: infinity is no budget."""
 
@@ -122,7 +124,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     keys = ("problems", "methods", "optuna", "reference", "search_space", "plugin")
     check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
     reference = _collect(faults, compose_reference, raw.get("reference"))
-    problems = _problems(raw, faults, reference)
+    problems = _problems(raw, path.parent, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
     known += ["convergence", "enqueue"]
@@ -157,7 +159,7 @@ def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -
     raw, faults = read_raw(path, sets, options, section="llc")
     keys = ("problems", "samplers", "llc", "artifacts_dir", "results_dir")
     check_keys(raw, keys, str(path), faults)
-    problems = _problems(raw, faults)
+    problems = _problems(raw, path.parent, faults)
     section = read(LLCSection, check_mapping(raw.get("llc"), "llc", faults), "llc", faults)
     samplers = _samplers(raw.get("samplers"), faults)
     store = _store(raw, faults)
@@ -184,7 +186,10 @@ def _collect(faults: list[str], compose: Any, given: object, **where: str) -> An
 
 
 def _problems(
-    raw: Mapping[str, Any], faults: list[str], reference: ReferenceConfig | None = None
+    raw: Mapping[str, Any],
+    folder: Path,
+    faults: list[str],
+    reference: ReferenceConfig | None = None,
 ) -> tuple[ProblemItem, ...]:
     """The problems that can be composed, and for which the reference's method is one."""
     items: list[ProblemItem] = []
@@ -193,6 +198,7 @@ def _problems(
         if not isinstance(spec, Mapping):
             faults.append(f"`{where}` must be a mapping (model, data, ..), but got {spec!r}.")
             continue
+        spec = located(spec, folder)
         config = _collect(faults, compose_problem, spec, where=where)
         if config is None:
             continue
@@ -200,17 +206,25 @@ def _problems(
         if config.pid in pids:
             twin = f"problems[{pids.index(config.pid)}]"
             faults.append(f"{where} is the same problem as {twin}. Leave one out.")
-        num_rows = config.data.n if config.data.input is not None else None
+        has_rows = config.data.input is not None or config.data.file is not None
+        num_rows = config.data.n if has_rows else None
         item = ProblemItem(config.pid, dict(spec), label_of(spec), num_rows)
         if reference is not None:
             check = partial(check_reference, reference)
             _collect(faults, check, config, where=f"reference, {item.label}")
         items.append(item)
+    faults += check_own_losses([item.spec for item in items if is_own(item.spec)])
     return tuple(items)
 
 
 def label_of(spec: Mapping[str, Any]) -> str:
     """A problem in a few words: its presets, and what was overridden."""
+    inline = {name: spec[name] for name in GROUPS if isinstance(spec.get(name), Mapping)}
+    if inline:
+        rest = {key: value for key, value in spec.items() if key not in inline}
+        return label_of({**rest, "overrides": {**(spec.get("overrides") or {}), **inline}})
+    if is_own(spec):
+        return _label_of_own(spec)
     words = f"{spec.get('model', 'small')}/{spec.get('data', 'small')}"
     for group, default in (("teacher", "_null"), ("training", "default"), ("posterior", "default")):
         if spec.get(group, default) != default:
@@ -219,6 +233,17 @@ def label_of(spec: Mapping[str, Any]) -> str:
         words += f" seed={spec['seed']}"
     overrides = spec.get("overrides") or {}
     return words + "".join(f" {name}={value}" for name, value in _leaves(overrides))
+
+
+def _label_of_own(spec: Mapping[str, Any]) -> str:
+    """An external problem by its loss, parameters and data, wherever they lie."""
+    over = {name: dict(group or {}) for name, group in spec["overrides"].items()}
+    named = [("model", "loss"), ("model", "params"), ("data", "file")]
+    words = " ".join(str(over.get(group, {}).pop(key, "?")) for group, key in named)
+    for key in ("family", "path"):
+        over["model"].pop(key, None)
+    seed = f" seed={spec['seed']}" if spec.get("seed") else ""
+    return words + seed + "".join(f" {name}={value}" for name, value in _leaves(over))
 
 
 def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -20,6 +20,8 @@ from lambda_hat.problem.curvature import Curvature, gradient, shift_bias
 from lambda_hat.problem.forms import ProblemForm
 from lambda_hat.problem.kinks import escape_gain, kink_shift_bias
 
+_ADVICE = "Raise training.polish_steps, training.restarts or training.shakes."
+
 
 def gather_evidence(
     form: ProblemForm,
@@ -29,8 +31,12 @@ def gather_evidence(
     rng: np.random.Generator,
     *,
     shift_bias_tol: float,
+    advice: str = _ADVICE,
 ) -> dict[str, Any]:
-    """The evidence for `w` as JSON types; `status` is ok, kink or refused."""
+    """The evidence for `w` as JSON types; `status` is ok, kink or refused.
+
+    `advice` ends the sentences of what speaks against it.
+    """
     grad = np.asarray(gradient(form, arrays, w))
     if not np.all(np.isfinite(grad)):
         reason = "The loss must stay finite in training, but did not. Lower learning_rate."
@@ -41,7 +47,7 @@ def gather_evidence(
         least = min(smooth, kink_shift_bias(form, arrays, w, curvature, rng))
         on_kink = least <= allowed
     escape = escape_gain(form, arrays, w, curvature)
-    reasons = _reasons(least, escape, allowed, curvature)
+    reasons = _reasons(least, escape, allowed, curvature, advice)
     return {
         "status": "refused" if reasons else "kink" if on_kink else "ok",
         "reasons": reasons,
@@ -55,19 +61,21 @@ def gather_evidence(
     }
 
 
-def _reasons(shift: float, escape: float, allowed: float, curvature: Curvature) -> list[str]:
+def _reasons(
+    shift: float, escape: float, allowed: float, curvature: Curvature, advice: str
+) -> list[str]:
     reasons = []
     if not shift <= allowed:
         reasons.append(
             f"w* must be a local minimum, with a predicted shift bias of at most {allowed:.3g} "
             f"(of an LLC of about {curvature.laplace_llc:.3g}), but it is {shift:.3g}. "
-            "Raise training.polish_steps, training.restarts or training.shakes."
+            f"{advice}"
         )
     least = curvature.values.min()
     falls = escape > allowed if curvature.vectors is not None else least + curvature.ridge <= 0
     if falls:
         reasons.append(
             "w* must be a local minimum, but the loss curves downwards from it (curvature "
-            f"{least:.3g}). Raise training.polish_steps, training.restarts or training.shakes."
+            f"{least:.3g}). {advice}"
         )
     return reasons

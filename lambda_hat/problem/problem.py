@@ -84,9 +84,19 @@ class Problem:
         )
 
 
-def make_problem(config: ProblemConfig, data: dict, w_star: np.ndarray, evidence: dict) -> Problem:
-    """A Problem from its arrays; loss and gradient at w* are computed here, in float64."""
-    form = make_form(config)
+def make_problem(
+    config: ProblemConfig,
+    data: dict,
+    w_star: np.ndarray,
+    evidence: dict,
+    *,
+    form: ProblemForm | None = None,
+) -> Problem:
+    """A Problem from its arrays; loss and gradient at w* are computed here, in float64.
+
+    `form` is the program of its loss where no config can name it.
+    """
+    form = make_form(config) if form is None else form
     with jax.enable_x64(True):
         loss, grad = _loss_and_gradient(form, data, jnp.asarray(w_star))
     evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
