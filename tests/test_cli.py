@@ -20,6 +20,7 @@ import pytest
 import yaml
 from instant import FAKES, InstantPool, instant_trial, use_instant_runners
 
+from lambda_hat.conf.checks import ConfigError
 from lambda_hat.entrypoints import parsl_llc, parsl_optuna, start
 from lambda_hat.entrypoints.plans import read_study_plan
 from lambda_hat.execution import DeadlineExceeded
@@ -205,6 +206,27 @@ def test_set_reads_values_as_yaml_does() -> None:
     plan = read_study_plan(Path("c.yaml"), sets, {})
     assert plan.problems[0].spec["overrides"] == {"posterior": {"gamma": 10.0}}
     assert plan.methods == ("mclmc",) and plan.settings.huber_delta == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "objective"),
+    [
+        ({}, "abs"),
+        ({"huber_delta": 0.5}, "huber"),
+        ({"objective": "huber", "huber_delta": 0.5}, "huber"),
+        ({"objective": "rmse"}, "rmse"),
+    ],
+)
+def test_an_objective_is_what_is_said_and_a_delta_means_huber(given: dict, objective: str) -> None:
+    write({"problems": [PROBLEM], "methods": ["vi"], "optuna": given})
+    assert read_study_plan(Path("c.yaml"), [], {}).settings.objective == objective
+
+
+@pytest.mark.parametrize("given", [["objective=huber"], ["objective=abs", "huber_delta=0.5"]])
+def test_huber_and_its_delta_go_together(given: list[str]) -> None:
+    write({"problems": [PROBLEM], "methods": ["vi"]})
+    with pytest.raises(ConfigError, match="huber"):
+        read_study_plan(Path("c.yaml"), [f"optuna.{one}" for one in given], {})
 
 
 @pytest.mark.parametrize("assignment", ["a", "=1", "problems.5.model=small", "methods.x=1", "a.=1"])

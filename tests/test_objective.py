@@ -24,6 +24,16 @@ def test_huber_is_squared_within_delta_and_linear_beyond(error: float, score: fl
     assert objective_from_metrics(result(2 - error), 2.0, huber_delta=0.5) == pytest.approx(score)
 
 
+def test_an_objective_that_knows_its_noise() -> None:
+    noisy = {**result(2.3), "se_hat": 0.4}
+    assert objective_from_metrics(noisy, 2.0, objective="rmse") == pytest.approx(0.5)
+    assert objective_from_metrics(result(2.3), 2.0, objective="rmse") == pytest.approx(0.3)
+    assert objective_from_metrics(noisy, 2.0, objective="relative") == pytest.approx(0.15)
+    assert objective_from_metrics(noisy, 2.0, objective="abs") == pytest.approx(0.3)
+    scores = [FUNCTIONS.score(noisy, 2.0, huber_delta=None, objective=o) for o in ("abs", "rmse")]
+    assert scores == pytest.approx([0.3, 0.5])
+
+
 @pytest.mark.parametrize("failed", [result(None), result(4.0, "failed"), result(math.nan), {}])
 def test_a_trial_without_an_estimate_scores_infinity(failed: dict) -> None:
     assert objective_from_metrics(failed, 2.0) == math.inf

@@ -597,6 +597,7 @@ def test_an_accepted_unreliable_reference_stays_visible(line: Line) -> None:
     [
         ({"seed": 1}, "optuna.seed was 0 and is now 1"),
         ({"huber_delta": 0.5}, "optuna.huber_delta was None and is now 0.5"),
+        ({"objective": "rmse"}, "optuna.objective was None and is now rmse"),
         ({"method_budget": 20.0}, "optuna.method_budget was 10.0 and is now 20.0"),
         ({"space": {"vi": {"lr": {"high": 0.01}}}}, "search_space.lr.high was 0.1 and is now 0.01"),
     ],

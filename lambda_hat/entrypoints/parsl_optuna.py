@@ -35,7 +35,7 @@ from lambda_hat.terminal.tuning import Console
 from lambda_hat.tuning.confirming import confirming_specs
 from lambda_hat.tuning.fingerprint import ADVICE
 from lambda_hat.tuning.functions import StudyFunctions
-from lambda_hat.tuning.objective import huber_loss, llc_error
+from lambda_hat.tuning.objective import huber_loss, llc_error, root_mean_square
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.study import Study
@@ -59,14 +59,19 @@ def suggest_method_params(trial: Suggests, method_name: str) -> dict[str, Any]:
 
 
 def objective_from_metrics(
-    metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None = None
+    metrics: Mapping[str, Any],
+    ref_llc: float,
+    *,
+    huber_delta: float | None = None,
+    objective: str = "abs",
 ) -> float:
     """Scores a trial against its reference; the study minimises it. Edit here what is good.
 
     Args:
         metrics: What the trial's metrics.json holds.
         ref_llc: The reference LLC of its problem.
-        huber_delta: As the config has it; null is the absolute error.
+        huber_delta: As the config has it; a number means Huber's loss of the error.
+        objective: As the config has it: `abs`, `huber`, `relative` or `rmse`.
 
     Returns:
         The score, in units of LLC (LLC squared below `huber_delta`); infinity for a trial without
@@ -75,6 +80,10 @@ def objective_from_metrics(
     diff = llc_error(metrics, ref_llc)
     if huber_delta is not None:
         return huber_loss(diff, huber_delta)
+    if objective == "relative":
+        return diff / (abs(ref_llc) or 1.0)
+    if objective == "rmse":
+        return root_mean_square(diff, metrics.get("se_hat"))
     return diff
 
 
@@ -155,7 +164,10 @@ def checked_functions(plan: StudyPlan) -> StudyFunctions:
     for method in plan.methods:
         try:
             functions.check(method, Ranges(plan.space.get(method, {})))
-            functions.score_of_error(1.0, huber_delta=plan.settings.huber_delta)
+            settings = plan.settings
+            functions.score_of_error(
+                1.0, huber_delta=settings.huber_delta, objective=settings.objective
+            )
         except ConfigError as error:
             faults += [fault for fault in error.faults if fault not in faults]
     for guess in plan.settings.enqueue if not faults else ():

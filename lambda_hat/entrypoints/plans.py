@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lambda_hat.conf.checks import (
     ConfigError,
@@ -58,6 +58,8 @@ class OptunaSection:
     """Seconds for each trial, compilation included."""
     seed: int = bounded(0, least=0)
     """Decides every proposal, and the seed of every trial."""
+    objective: Literal["abs", "huber", "relative", "rmse"] | None = None
+    """What a trial's score is; null is huber where `huber_delta` has a number, and else abs."""
     huber_delta: float | None = bounded(None, above=0)
     """With a number, the objective is Huber's loss of the error; null is its absolute value."""
     confirm_seeds: int = bounded(0, least=0)
@@ -138,6 +140,8 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     methods = _methods(raw.get("methods"), SEARCH_SPACE, faults)
     plugin = _plugin(raw.get("plugin"), faults)
     store = _store(raw, faults)
+    if optuna is not None:
+        _check_objective(optuna, faults)
     if faults or optuna is None or convergence is None:
         raise ConfigError(faults)
     settings = StudySettings(
@@ -146,12 +150,25 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         method_budget=optuna.method_budget_sec,
         seed=optuna.seed,
         huber_delta=optuna.huber_delta,
+        objective=optuna.objective or ("abs" if optuna.huber_delta is None else "huber"),
         patience=convergence.patience,
         enqueue_defaults=optuna.enqueue_defaults,
         enqueue=guesses,
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)
+
+
+def _check_objective(optuna: OptunaSection, faults: list[str]) -> None:
+    """`huber` and `huber_delta` go together."""
+    given, delta = optuna.objective, optuna.huber_delta
+    if given == "huber" and delta is None:
+        faults.append("`huber_delta` must be a number where `objective` is huber. Give one.")
+    elif given not in (None, "huber") and delta is not None:
+        faults.append(
+            f"`objective` must be huber where `huber_delta` has a number, but got {given!r}. "
+            "Leave one of them out."
+        )
 
 
 def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> LLCPlan:

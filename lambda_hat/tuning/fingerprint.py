@@ -31,6 +31,7 @@ def fingerprint(
     *,
     seed: int,
     huber_delta: float | None,
+    objective: str,
     method_budget: float,
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
@@ -50,7 +51,9 @@ def fingerprint(
         for name, entry in trial.distributions.items()
     }
     scores = {
-        f"of error {error:g}": functions.score_of_error(error, huber_delta=huber_delta)
+        f"of error {error:g}": functions.score_of_error(
+            error, huber_delta=huber_delta, objective=objective
+        )
         for error in (0.1, 10.0)
     }
     plugin = {} if functions.plugin is None else {"plugin": functions.plugin.digest}
@@ -59,6 +62,8 @@ def fingerprint(
         "optuna": {
             "seed": seed,
             "huber_delta": huber_delta,
+            # The two that earlier versions had are told by `huber_delta`, in their studies too.
+            **({} if objective in ("abs", "huber") else {"objective": objective}),
             "method_budget": float(method_budget),
         },
         "objective": scores,

@@ -85,7 +85,12 @@ class StudyFunctions:
         return {**given, **ranged.draw_rest()}
 
     def score(
-        self, metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None
+        self,
+        metrics: Mapping[str, Any],
+        ref_llc: float,
+        *,
+        huber_delta: float | None,
+        objective: str = "abs",
     ) -> float:
         """What a trial is told: the objective of its metrics; infinity without an estimate.
 
@@ -98,18 +103,26 @@ class StudyFunctions:
         result = TrialResult.from_json(metrics)
         if result.estimate is None:
             return math.inf
-        score = self._call_objective(metrics, ref_llc, huber_delta=huber_delta)
+        score = self._call_objective(metrics, ref_llc, huber_delta=huber_delta, objective=objective)
         if (error := result.scored_as) is None:
             return score
         off = {**metrics, "llc_hat": ref_llc + error, "error": error}
-        return max(score, self._call_objective(off, ref_llc, huber_delta=huber_delta))
+        return max(
+            score, self._call_objective(off, ref_llc, huber_delta=huber_delta, objective=objective)
+        )
 
     def _call_objective(
-        self, metrics: Mapping[str, Any], ref_llc: float, *, huber_delta: float | None
+        self,
+        metrics: Mapping[str, Any],
+        ref_llc: float,
+        *,
+        huber_delta: float | None,
+        objective: str = "abs",
     ) -> float:
         function = self.objective_from_metrics
         known = inspect.signature(function).parameters
-        given = {"huber_delta": huber_delta} if "huber_delta" in known else {}
+        settings = {"huber_delta": huber_delta, "objective": objective}
+        given = {name: value for name, value in settings.items() if name in known}
         value = call_edited(function, metrics, ref_llc, **given)
         try:
             score = float(value)
@@ -117,10 +130,12 @@ class StudyFunctions:
             raise refuse_value(function, "a number", value) from None
         return math.inf if math.isnan(score) else score
 
-    def score_of_error(self, error: float, *, huber_delta: float | None) -> float:
+    def score_of_error(
+        self, error: float, *, huber_delta: float | None, objective: str = "abs"
+    ) -> float:
         """What a made-up trial with this error is told."""
         metrics = {**_EXAMPLE, "llc_hat": 1.0 + error}
-        return self.score(metrics, 1.0, huber_delta=huber_delta)
+        return self.score(metrics, 1.0, huber_delta=huber_delta, objective=objective)
 
     def build(self, method: str, hyperparams: Mapping[str, Any]) -> SamplerConfig:
         """The settings that a worker will make of a trial's hyperparameters.

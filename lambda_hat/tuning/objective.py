@@ -24,6 +24,16 @@ def huber_loss(error: float, huber_delta: float) -> float:
     return huber_delta * (abs(error) - 0.5 * huber_delta)
 
 
+def root_mean_square(error: float, se: float | None) -> float:
+    """sqrt(error^2 + se^2): what the error of another run with these settings would be.
+
+    Args:
+        error: Of the estimate.
+        se: Its standard error; None, where it is not known, counts as 0.
+    """
+    return math.hypot(error, se or 0.0)
+
+
 def penalty(floor: float, worst: float) -> float:
     """What a failed trial is told: the worst score so far, at least that of answering zero.
 

@@ -47,6 +47,8 @@ class StudySettings:
     huber_delta: float | None = None
     patience: int | None = None
     """Trials without a gain beyond the reference's error before a study has converged."""
+    objective: str = "abs"
+    """`abs`, `huber` (with a delta), `relative` or `rmse`."""
     enqueue_defaults: bool = True
     """Whether a study that begins tries its method's defaults first."""
     enqueue: tuple[Guess, ...] = ()
@@ -190,6 +192,7 @@ class Study:
             self._functions,
             seed=settings.seed,
             huber_delta=settings.huber_delta,
+            objective=settings.objective,
             method_budget=settings.method_budget,
         )
 
@@ -236,11 +239,12 @@ class Study:
         return self._end(asked, scored)
 
     def _score(self, result: TrialResult) -> float:
-        llc_ref, delta = self.reference.llc_ref or 0.0, self.settings.huber_delta
-        score = self._functions.score(result.to_json(), llc_ref, huber_delta=delta)
+        llc_ref, settings = self.reference.llc_ref or 0.0, self.settings
+        how: dict[str, Any] = {"huber_delta": settings.huber_delta, "objective": settings.objective}
+        score = self._functions.score(result.to_json(), llc_ref, **how)
         if math.isfinite(score):
             return score
-        floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), huber_delta=delta)
+        floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), **how)
         return penalty(floor, self.progress.worst)
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
