@@ -689,7 +689,7 @@ def test_optunas_own_tools_see_how_a_trial_went(
     tune(max_trials=2)
     first, second = (trial.user_attrs for trial in journal().trials)
     assert first["status"] == "complete" and first["llc_hat"] == pytest.approx(1.4)
-    assert first["error"] == pytest.approx(0.1) and first["se_hat"] == 0.1
+    assert first["error"] == pytest.approx(0.1) and first["se_hat"] == 0.05
     assert first["problem"] == "small/small" and "error_msg" not in first
     assert second["status"] == "failed" and second["error_msg"] == "It diverged."
     assert "llc_hat" not in second
