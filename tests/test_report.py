@@ -382,6 +382,7 @@ def test_the_setting_that_decides_is_the_most_important(tmp_path: Path) -> None:
     assert next(iter(shares)) == "eta0" and shares["eta0"] > 0.5
     assert sum(shares.values()) == pytest.approx(1.0)
     assert importances(trials[:9], "sgld") == {}
+    assert importances(trials.assign(objective=1.0), "sgld") == {}, "all are as good as the best"
 
 
 def test_provenance_and_runs_of_parsl_llc_are_in_the_page(tmp_path: Path) -> None:

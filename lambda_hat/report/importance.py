@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -27,7 +28,7 @@ def importances(trials: pd.DataFrame, method: str) -> dict[str, float]:
         method: The method.
 
     Returns:
-        Shares that sum to 1, by setting; empty if there are too few trials.
+        Shares that sum to 1, by setting; empty if there are too few trials, or if all scored alike.
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -38,7 +39,8 @@ def importances(trials: pd.DataFrame, method: str) -> dict[str, float]:
         for name in searched_settings(rows.hyperparams, method)
         if values_of(rows, name).notna().all() and values_of(rows, name).nunique() > 1
     ]
-    if len(rows) < FEWEST or not names:
+    best = min(0.5, max(0.1, 5 / max(1, len(rows))))
+    if len(rows) < FEWEST or not names or _all_are_best(rows.objective, best):
         return {}
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # It would announce the study below.
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
@@ -47,10 +49,15 @@ def importances(trials: pd.DataFrame, method: str) -> dict[str, float]:
         chosen = {name: params[name] for name in names}
         trial = optuna.create_trial(params=chosen, distributions=distributions, value=value)
         study.add_trial(trial)
-    best = min(0.5, max(0.1, 5 / len(rows)))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=best)
     found = get_param_importances(study, evaluator=evaluator)
     return {name: share for name, share in found.items() if share == share}
+
+
+def _all_are_best(objective: pd.Series, share: float) -> bool:
+    """Whether ties put every trial among the best, so that nothing sets the best apart."""
+    worst_of_best = objective.sort_values().iloc[math.ceil(share * len(objective)) - 1]
+    return bool((objective <= worst_of_best).all())
 
 
 def _distribution(rows: pd.DataFrame, method: str, name: str) -> BaseDistribution:
