@@ -1,4 +1,4 @@
-"""A user's file -> functions in place of the package's own; its text travels with each trial."""
+"""A user's file of functions in place of the package's own; its text travels with each trial."""
 
 from __future__ import annotations
 

@@ -105,6 +105,12 @@ def test_no_module_imports_from_a_room_above_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_only_the_stops_begin_with_an_arrow(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert "->" not in first or dotted(path) in {module for _, module in STOPS}, first
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 

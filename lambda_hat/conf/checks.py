@@ -1,4 +1,4 @@
-"""Mapping -> dataclass: names, types and ranges, with a sentence for every fault."""
+"""Checks of settings: names, types and ranges of a dataclass, with a sentence for every fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML -> Config: a user's mapping, laid over the presets it names, checked whole."""
+"""Composition of a problem: what a user wrote, laid over the presets it names and checked whole."""
 
 from __future__ import annotations
 

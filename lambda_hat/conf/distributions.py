@@ -1,4 +1,4 @@
-"""YAML -> Config: the distributions of inputs and of label noise, each with its own keys."""
+"""Distributions of inputs and of label noise, each with settings of its own."""
 
 from __future__ import annotations
 

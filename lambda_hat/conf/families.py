@@ -1,4 +1,4 @@
-"""Name of a family -> its settings: the registry of model families.
+"""The registry of model families: the settings of each, and what else acts on it.
 
 A family is one class here, its line in `FAMILIES`, a preset in `conf/model/` (unless it has no
 defaults), and the module

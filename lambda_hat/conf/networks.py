@@ -1,4 +1,4 @@
-"""Settings of a network -> its hidden widths: as given, or equal and near `target_params`."""
+"""Hidden widths of a network: as given, or equal and near `target_params`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own files -> what is in them: arrays by name, and the source of a loss.
+"""A user's own files: their arrays by name, and the source of their loss.
 
 What is read here is checked without JAX; whether the loss works is for those who can call it.
 """

@@ -1,4 +1,4 @@
-"""Group and preset name -> mapping: the YAML files of this package, read with Hydra."""
+"""Presets: the YAML files of this package, read with Hydra."""
 
 from __future__ import annotations
 

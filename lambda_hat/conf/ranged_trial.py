@@ -1,4 +1,4 @@
-"""Trial -> trial: suggestions that keep to a user's ranges, and to choices that differ."""
+"""A trial whose suggestions keep to a user's ranges, and to choices that differ."""
 
 from __future__ import annotations
 

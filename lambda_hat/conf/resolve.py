@@ -1,4 +1,4 @@
-"""Config -> Config: the keys that a loss needs, and checks of keys against each other."""
+"""Checks between keys: which ones a loss needs, and which contradict each other."""
 
 from __future__ import annotations
 

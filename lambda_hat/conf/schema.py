@@ -1,4 +1,4 @@
-"""YAML -> Config: what a problem is made of, as frozen dataclasses without surprises.
+"""What a problem is made of, as frozen dataclasses, and the id that follows from it.
 
 Every field acts. A field that is None does not act in this problem (the noise of a quadratic)
 and is no part of its identity `pid`.

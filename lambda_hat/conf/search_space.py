@@ -1,4 +1,4 @@
-"""Method -> hyperparameters: the ranges a study searches, and how a trial draws from them.
+"""Search ranges of each method, and how a trial draws hyperparameters from them.
 
 Edit `SEARCH_SPACE` to change a range for everybody, or give `search_space:` in a config to
 change it for one run. The ranges suit problems from n = 100 to n = 20 000.

@@ -1,4 +1,4 @@
-"""A user's own losses -> faults: where they lie, and a trial of each before anything starts."""
+"""A user's own losses: where they lie, and a try of each before anything starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Config -> Estimates -> table: every problem with every sampler, once, settings as given."""
+"""The command `parsl-llc`: every problem with every sampler, once, with settings as given."""
 
 from __future__ import annotations
 

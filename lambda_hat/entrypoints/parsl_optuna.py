@@ -1,4 +1,4 @@
-"""Config -> Reference -> Trials -> table -> report: tunes every method on every problem."""
+"""The command `parsl-optuna`: tunes every method on every problem against its reference."""
 
 from __future__ import annotations
 

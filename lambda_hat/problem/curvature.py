@@ -1,4 +1,4 @@
-"""w -> curvature: the Hessian of the loss, whole where it fits and through products elsewhere."""
+"""Curvature of the loss: the whole Hessian where it fits, Hessian-vector products elsewhere."""
 
 from __future__ import annotations
 

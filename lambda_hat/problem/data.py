@@ -1,4 +1,4 @@
-"""Config -> data: inputs, teacher and label noise from the seed, the same on every JAX version."""
+"""Data of a problem: inputs, teacher and label noise from its seed, whatever the JAX version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadline -> training: a target that is not trained in time ends as a sentence, not as a target.
+"""Deadline of training: past it, training stops with a sentence and stores nothing.
 
 The deadline stands in the context and not among the arguments: a target is the same whenever it
 has to be there, so neither its address nor a cache of it may know. Looking at the clock never

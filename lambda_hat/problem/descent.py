@@ -1,4 +1,4 @@
-"""Points -> minima: quasi-Newton descent in float64 that also settles on kinks.
+"""Quasi-Newton descent in float64, which also settles on kinks of the loss.
 
 BFGS with a weak-Wolfe bisection line search (Lewis & Overton 2013, Nonsmooth optimization via
 quasi-Newton methods) converges to kinks of piecewise smooth losses too. Small problems keep the

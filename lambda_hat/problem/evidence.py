@@ -1,4 +1,4 @@
-"""w* -> evidence: is it a local minimum, and by how much could the LLC be wrong if not quite?
+"""Evidence that w* is a local minimum, and how far off the LLC could be if it is not quite.
 
 A point with gradient g is off the minimum of its basin by a Newton step, which biases the LLC by
 

@@ -1,4 +1,4 @@
-"""Loss in closed form -> LLC: exact answers at finite n, and their limits."""
+"""Exact LLCs of losses in closed form, at finite n, and their limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Problem -> loss: what a program that computes L_n must give, and the program of a network.
+"""Forms: the program that computes a loss, what it must provide, and the form of a network.
 
 A form is static (hashable, no arrays); parameters are one flat vector `w`, data an argument.
 """

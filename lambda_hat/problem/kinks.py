@@ -1,4 +1,4 @@
-"""Kinks -> minima: the generalised gradient of a piecewise smooth loss, and descent along it.
+"""Kinks of a piecewise smooth loss: its generalised gradient, and descent along it.
 
 At a kink the gradient jumps, and quasi-Newton steps can end where the loss still falls along the
 kink. The generalised gradient is the convex hull of the gradients around the point; its smallest

@@ -1,4 +1,4 @@
-"""Data -> Moments: all that a squared loss of a linear network needs of its data.
+"""Second moments of the data: all that a squared loss of a linear network needs.
 
 A network without activation is an affine map of its inputs, and the mean of its squared residuals
 over n rows depends on the rows through second moments alone: exact, and no dearer for n = 1e6

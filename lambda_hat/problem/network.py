@@ -1,4 +1,4 @@
-"""Seed -> weights: teachers and initial points, drawn with NumPy so that no bit depends on JAX."""
+"""Weights of teachers and initial points, drawn with NumPy so that no bit depends on JAX."""
 
 from __future__ import annotations
 

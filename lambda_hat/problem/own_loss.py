@@ -1,4 +1,4 @@
-"""A user's function -> a loss of rows: how it is imported, called and tried."""
+"""A user's own loss: how the function is imported, called and tried."""
 
 from __future__ import annotations
 

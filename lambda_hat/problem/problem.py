@@ -1,4 +1,4 @@
-"""Config -> Problem: data, loss and minimum of one problem, with the evidence for the minimum."""
+"""A problem ready to be sampled: data, loss, minimum, and the evidence for the minimum."""
 
 from __future__ import annotations
 

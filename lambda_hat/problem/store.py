@@ -1,4 +1,4 @@
-"""Problem -> files: built once, by one process, and read by every later one.
+"""Stored targets: trained once, by one process, and read by every later one.
 
 `<artifacts>/problems/<pid>/target.npz` holds the arrays, `target.json` the evidence and the
 checksum of the arrays. The JSON is written last, so that it vouches for the arrays.

@@ -1,4 +1,4 @@
-"""Config, data -> w*: restarts of Adam, quasi-Newton polish, and shakes until nothing is lower."""
+"""Training: restarts of Adam, quasi-Newton polish, and shakes until nothing lower is found."""
 
 from __future__ import annotations
 

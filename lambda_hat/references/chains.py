@@ -1,4 +1,4 @@
-"""Target -> EngineResult: the chains of one engine with one tuning, their gates and their file.
+"""Chains of one engine with one tuning: their gates, and the file they go on from.
 
 A run that is killed, or whose budget was too short, continues from its checkpoint: step i uses
 the same random numbers whenever it runs, so that the draws are those of an uninterrupted run.

@@ -1,4 +1,4 @@
-"""Problem -> EngineResult: HMC in float64, with the steps and trajectories that its pilot asks for.
+"""HMC in float64, with the step sizes and trajectory lengths that its pilot asks for.
 
 A pilot of the chains says what they need. Where too many transitions diverge, they start again
 with half the distance between their target acceptance and one, which is to say with smaller

@@ -1,4 +1,4 @@
-"""EngineResult -> seconds: how long an engine must still run, at the rate it goes."""
+"""How long an engine must still run for its gates, at the rate it goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and a budget -> EngineResults: HMC first, then what else is needed until gates hold.
+"""Which engine runs when: HMC first, then what else is needed until the gates hold.
 
 HMC is the cheapest where it works. Where its chains mix so slowly that the gates would hold
 late, or diverge however small their steps, replica exchange has its turn. From then on the engine

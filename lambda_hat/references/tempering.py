@@ -1,4 +1,4 @@
-"""Problem -> EngineResult: replica exchange between the tether and the posterior.
+"""Replica exchange between the tether and the posterior.
 
 For posteriors that chains at one temperature cannot cross (see `lambda_hat.references.exchange`).
 A short pilot measures the barrier between tether and posterior, which says how many rungs there

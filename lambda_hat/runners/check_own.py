@@ -1,4 +1,4 @@
-"""Problem specs on stdin -> what is wrong with their losses, on stdout: tried in its own process.
+"""Tries users' own losses in a process of its own: specs on stdin, faults on stdout.
 
 The command asks this before anything starts. It needs JAX, which the command itself must not
 have in it when Parsl forks.

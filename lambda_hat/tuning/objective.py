@@ -1,4 +1,4 @@
-"""Error -> score: the losses that an objective is made of, and what a failed trial is told."""
+"""Losses that an objective is made of, and the score of a trial that failed."""
 
 from __future__ import annotations
 

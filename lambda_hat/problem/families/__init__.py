@@ -1,4 +1,4 @@
-"""Config -> Problem: the module of a model's family, and what every one of them gives.
+"""What the module of every model family provides, and how it is found.
 
 The names are those of `lambda_hat.conf.families.FAMILIES`; `lambda_hat.problem.families.<name>` is
 the module of a family: its form (a class of its own, or a network's), then the functions of
