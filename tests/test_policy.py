@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def test_chains_that_only_need_a_little_longer_get_it(clock: Callable) -> None:
 
     turns, _ = played(clock, {"hmc": hmc})
     assert turns == [("hmc", 60.0), ("hmc", 120.0), ("hmc", 240.0)]
+
+
+def test_gates_that_hold_early_by_the_clock_do_not_end_it(clock: Callable) -> None:
+    def hmc(until: float) -> EngineResult:
+        return replace(result(min(until, 150.0)), finished=until >= 150.0)
+
+    turns, parts = played(clock, {"hmc": hmc})
+    assert turns == [("hmc", 60.0), ("hmc", 120.0), ("hmc", 240.0)] and parts["hmc"].finished
+    turns, parts = played(clock, {"hmc": hmc}, budget=100.0)
+    assert turns == [("hmc", 60.0), ("hmc", 100.0)]
+    assert not decide_auto(parts).failed, "with the budget spent, what there is counts"
 
 
 def test_chains_that_creep_make_way_and_the_nearest_goes_on(

@@ -29,12 +29,12 @@ def test_failed_and_lost_trials_are_counted() -> None:
     lost = {**row(None, seconds=None), "objective": None}
     progress = progress_of(row(0.5, seconds=2.0), row(None, objective=9.0, seconds=4.0), lost)
     assert (progress.num_ended, progress.num_failed, progress.num_lost) == (3, 2, 1)
-    assert progress.mean_runtime_sec == 3.0 and progress.worst == 9.0 and progress.last is lost
+    assert progress.worst == 9.0 and progress.last is lost
 
 
 def test_nothing_is_known_of_no_trials() -> None:
     progress = StudyProgress()
-    assert progress.best is progress.last is progress.mean_runtime_sec is None
+    assert progress.best is progress.last is None
 
 
 def test_the_best_is_complete_and_the_first_among_equals() -> None:

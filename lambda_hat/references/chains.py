@@ -115,8 +115,9 @@ class Chains:
             while wanted < self.num_draws:  # Check where one run would.
                 wanted = math.ceil(wanted * GROWTH)
             self.draw(wanted, deadline)
-            result = self.check()
-            done = self.num_draws < wanted or time.monotonic() >= deadline
+            finished = self.num_draws >= wanted
+            result = replace(self.check(), finished=finished)
+            done = not finished or time.monotonic() >= deadline
             if done or not result.failed or result.hopeless:
                 self.save()
                 return result

@@ -73,6 +73,8 @@ class EngineResult:
         cost: of all draws, those of earlier runs and of abandoned attempts counted.
         draws: how many there are, in the engine's own unit.
         attempts: what was tried before, whose draws are not used.
+        finished: whether all draws that were asked for were made. That gates hold before says
+            little: when they do depends on the clock.
     """
 
     llc: float | None
@@ -82,6 +84,7 @@ class EngineResult:
     cost: Cost
     draws: int
     attempts: tuple[Attempt, ...] = ()
+    finished: bool = True
 
     @property
     def own_cost(self) -> Cost:
@@ -92,6 +95,11 @@ class EngineResult:
     def failed(self) -> tuple[Gate, ...]:
         """The gates that failed."""
         return tuple(gate for gate in self.gates if not gate.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate holds, with all draws that were asked for."""
+        return self.finished and not self.failed
 
     @property
     def hopeless(self) -> bool:

@@ -55,9 +55,9 @@ def run_in_turns(
         parts[name] = result = sample(name, until)
         if any(gate.name in OF_THE_TARGET for gate in result.failed if _is_certain(result)):
             return parts
-        if not result.failed and settled(parts):
+        if result.passed and settled(parts):
             return parts
-        if not result.failed or (result.hopeless and result.cost.total < until):
+        if result.passed or (result.hopeless and result.cost.total < until):
             given_up.add(name)
 
 

@@ -31,7 +31,6 @@ class StudyProgress:
         self.worst = -math.inf
         """The largest objective."""
         self.converged = False
-        self._seconds, self._num_timed = 0.0, 0
         self._without_gain = 0
         self._anchor = math.inf
         """The error that a gain is measured from."""
@@ -42,8 +41,6 @@ class StudyProgress:
         self.num_ended += 1
         self.num_failed += row["status"] not in ESTIMATED
         self.num_noisy += row["status"] == NOISY
-        if row["runtime_sec"] is not None:
-            self._seconds, self._num_timed = self._seconds + row["runtime_sec"], self._num_timed + 1
         if row["objective"] is None:
             self.num_lost += 1
         else:
@@ -59,8 +56,3 @@ class StudyProgress:
         else:
             self._without_gain += 1
         self.converged |= self._patience is not None and self._without_gain >= self._patience
-
-    @property
-    def mean_runtime_sec(self) -> float | None:
-        """Of the trials whose time is known."""
-        return self._seconds / self._num_timed if self._num_timed else None
