@@ -55,6 +55,8 @@ class Config:
     steps: int
     """Iterations, those of the adaptation included."""
     target_accept: float
+    step_scale: float
+    """Steps after adaptation, in units of those that it found."""
     num_integration_steps: int
     dense_metric_max_dim: int
 
@@ -119,6 +121,7 @@ class Settings(NamedTuple):
     temperatures: tuple[float, ...]
     rounds: ladder.Rounds
     target_accept: float
+    step_scale: float
     num_integration_steps: int
 
 
@@ -138,6 +141,7 @@ def settings_of(config: Config) -> Settings:
         config.temperatures,
         ladder.rounds_of(config.num_warmup),
         float(config.target_accept),
+        float(config.step_scale),
         config.num_integration_steps,
     )
 
@@ -175,7 +179,9 @@ def build(form: Form, structure: Structure) -> Sampler:
     ) -> tuple[State, Info]:
         move_key, tether_key, swap_key = jax.random.split(key, 3)
         length = settings.num_integration_steps
-        moved, info, energy = moves(move_key, arrays, length, state)
+        scale = jnp.where(i < settings.rounds.end, 1.0, settings.step_scale)
+        step_size = scale * jnp.exp(state.tuning.log_step_size)
+        moved, info, energy = moves(move_key, arrays, state, step_size, length)
         normal = jax.random.normal(tether_key, moved.shape[1:], moved.dtype)
         exact = arrays.w_star + normal / jnp.sqrt(arrays.gamma)
         position = jnp.concatenate([exact[None], moved])
@@ -202,7 +208,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         return Draw(value, jnp.ones_like(value), distance, pull + arrays.gamma * distance)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
-        return {"step_size": jnp.exp(state.tuning.log_step_size[-1])}
+        return {"step_size": settings.step_scale * jnp.exp(state.tuning.log_step_size[-1])}
 
     return Sampler(init, step, draw, summary)
 
@@ -227,7 +233,13 @@ def _starts(
 
 
 def _move(
-    kernel: Any, form: Form, key: PRNGKeyArray, arrays: Arrays, length: Any, state: State
+    kernel: Any,
+    form: Form,
+    key: PRNGKeyArray,
+    arrays: Arrays,
+    state: State,
+    step_size: Float[Array, " moving"],
+    length: Any,
 ) -> tuple[Float[Array, "moving chains d"], Any, Float[Array, "moving chains"]]:
     """One HMC transition of every replica but those of the tether: positions, infos, energies.
 
@@ -259,7 +271,7 @@ def _move(
     return jax.vmap(of_a_rung)(
         jax.random.split(key, state.loss[1:].shape),
         tuning.temperatures[1:],
-        jnp.exp(tuning.log_step_size),
+        step_size,
         tuning.root,
         (state.position[1:], state.loss[1:], state.slope[1:]),
     )
