@@ -196,11 +196,12 @@ def test_a_reference_that_outlasts_its_jobs_goes_on_in_the_next(
     slurm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMBDA_HAT_SLURM_WALLTIME", "00:01:00")  # SLURM ends it within 90 s.
-    settings, jobs = {"num_draws": 200_000}, set()
+    # One engine, on a posterior whose transitions do not diverge: what goes on is its own chains.
+    settings, jobs = {"method": "hmc", "num_draws": 400_000}, set()
     with open_pool(parsl_config=CONFIG, run_dir=tmp_path / "parsl") as pool:
         future = pool.submit(
             "lambda_hat.runners.hmc_reference:run_hmc_reference",
-            {"model": "small", "data": "small"},
+            {"model": "small", "data": "small", "overrides": {"posterior": {"gamma": 10.0}}},
             str(tmp_path / "artifacts" / "problems" / "p_0" / "ref.json"),
             budget_sec=1_200,
             settings=settings,
