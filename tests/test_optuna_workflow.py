@@ -116,7 +116,7 @@ def test_the_studies_and_the_best_are_there(folder: Path) -> None:
 
 def test_the_output_says_what_ran_and_where_it_is(folder: Path) -> None:
     out = (folder / "stdout.txt").read_text()
-    for said in ("small/small", "quadratic/small", "on this machine", "s/trial", *METHODS):
+    for said in ("small/small", "quadratic/small", "on this machine", "R-hat", *METHODS):
         assert said in out
     assert str(folder / "results" / "optuna_trials.parquet") in out
 

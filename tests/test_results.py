@@ -69,6 +69,16 @@ def stamp(store: Store) -> int:
     return store.trials_table.stat().st_ino
 
 
+def test_the_order_in_which_references_end_is_not_that_of_the_table(store: Store) -> None:
+    first, second = Study(store, "p_a").end(0), Study(store, "p_b").end(0)
+    keys = [(study.problem.pid, study.method) for study in (first, second)]
+    results = Results(store, warn=print, order=keys)
+    for study in (second, first):
+        results.add(study)
+    results.write()
+    assert [row[0] for row in written(store)] == ["p_a", "p_b"]
+
+
 def test_rows_are_by_study_as_begun_and_by_number(store: Store) -> None:
     results_of(store, Study(store, "p_b").end(2, 0, 1), Study(store, "p_a").end(1, 0)).write()
     assert [row[:2] for row in written(store)] == [

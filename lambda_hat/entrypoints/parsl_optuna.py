@@ -113,7 +113,11 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     with lock_folder(plan.store.results):
         studies = open_studies(plan, functions, console)
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
-        results = Results(plan.store, warn=console.warn)
+        results = Results(
+            plan.store,
+            warn=console.warn,
+            order=[(study.problem.pid, study.method) for study in studies],
+        )
         with LazyPool(opening, console.show_pool) as pool:
             with console.watching(studies):
                 outcome = Scheduler(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from lambda_hat.store import Store
@@ -31,16 +31,25 @@ class Results(Iterable[Mapping[str, Any]]):
     """The results of a run on disk: the table, the best, and the snapshots of its studies.
 
     Rows of studies that an earlier run left in the table and that are not of this run stay.
-    Iterating gives all rows: by study, in the order they were begun, and by trial number. None
-    is held in memory: each is read from where it is when it is its turn.
+    Iterating gives all rows: by study and by trial number. The studies are in the given order,
+    whichever reference was ready first: the same rows are the same table. None is held in memory:
+    each is read from where it is when it is its turn.
 
     Args:
         store: Where the files are.
         warn: Told when an earlier table is damaged.
+        order: (pid, method) of the run's studies; any others follow as they are begun.
     """
 
-    def __init__(self, store: Store, *, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        store: Store,
+        *,
+        warn: Callable[[str], None],
+        order: Sequence[tuple[str, str]] = (),
+    ):
         self._store, self._warn = store, warn
+        self._rank = {key: rank for rank, key in enumerate(order)}
         self._earlier = {_key(row) for row in readable_rows(store.trials_table, warn)}
         """The studies of the table that an earlier run left."""
         self._studies: dict[_Key, TrialStudy] = {}
@@ -50,6 +59,9 @@ class Results(Iterable[Mapping[str, Any]]):
     def add(self, study: TrialStudy) -> None:
         """From now on the rows of this study are its own, not those of an earlier table."""
         self._studies[study.problem.pid, study.method] = study
+        last = len(self._rank)
+        by_rank = sorted(self._studies.items(), key=lambda item: self._rank.get(item[0], last))
+        self._studies = dict(by_rank)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         others = self._earlier - self._studies.keys()
