@@ -95,13 +95,14 @@ def _result_table(studies: Sequence[Study]) -> Table:
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     for name in ("trials", "LLC", "error", *COST):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("best hyperparameters", ratio=1)
+        # Where the terminal is narrow, counts are broken into lines, and no number is.
+        table.add_column(name, justify="right", no_wrap=name != "trials")
     for study in studies:
         table.add_row(study.method, *_result(study))
-    if reference.status != "ok" and reference.reasons:
-        table.caption = f"[red]{escape(reference.why)}[/]"
-        table.caption_justify, table.caption_style = "left", ""
+    doubts = reference.status != "ok" and reference.reasons
+    lines = [f"[red]{escape(reference.why)}[/]"] if doubts else []
+    lines += [f"  best {study.method}: {_settings(study.progress.best)}" for study in studies]
+    table.caption, table.caption_justify, table.caption_style = "\n".join(lines), "left", ""
     return table
 
 
@@ -133,16 +134,22 @@ def _result(study: Study) -> tuple[str, ...]:
     parts = ", ".join(f"{number} {word}" for number, word in counts if number)
     trials = f"{progress.num_ended} ({parts})" if parts else f"{progress.num_ended}"
     if best is None:
-        return trials, *["-"] * (2 + len(COST)), "no trial gave an estimate"
-    settings = escape(format_settings(best["hyperparams"]))
+        return trials, *["-"] * (2 + len(COST))
     joint = math.hypot(best["se_hat"] or 0.0, study.reference.se_ref)
     return (
         trials,
         format_estimate(best["llc_hat"], best["se_hat"]),
         format_estimate(best["error"], joint),
         *_cost(best),
-        f"[red]noisy:[/] {settings}" if best["status"] == NOISY else settings,
     )
+
+
+def _settings(best: Mapping[str, Any] | None) -> str:
+    """The hyperparameters of a study's best trial, in one line."""
+    if best is None:
+        return "no trial gave an estimate"
+    settings = escape(format_settings(best["hyperparams"]))
+    return f"[red]noisy:[/] {settings}" if best["status"] == NOISY else settings
 
 
 def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
