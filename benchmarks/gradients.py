@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lambda_hat.problem.forms import NetworkForm
+from lambda_hat.problems.forms import NetworkForm
 from lambda_hat.target import mean_loss
 
 CASES = (

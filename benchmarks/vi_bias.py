@@ -22,7 +22,7 @@ from scipy.integrate import quad
 
 from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.samplers import HMCConfig, VIConfig
-from lambda_hat.problem import load_or_build
+from lambda_hat.problems import load_or_build
 from lambda_hat.samplers import hmc, vi_mfa
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, make_target

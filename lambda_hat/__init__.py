@@ -3,7 +3,7 @@
 Data flows one way. The stops of the line, in order, each a module or a folder:
 
     YAML -> Config                   lambda_hat.conf
-    Config -> Problem                lambda_hat.problem
+    Config -> Problem                lambda_hat.problems
     Problem -> Target                lambda_hat.target
     Target -> Draws                  lambda_hat.samplers
     Draws -> Diagnostics             lambda_hat.diagnostics

@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.llc import Estimate, estimate_llc
-from lambda_hat.problem import build_problem, llc_exact
-from lambda_hat.problem.exact import product_llc, two_layer_llc
+from lambda_hat.problems import build_problem, llc_exact
+from lambda_hat.problems.exact import product_llc, two_layer_llc
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.target import Target, loss

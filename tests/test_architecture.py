@@ -17,14 +17,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lambda_hat"
 STOPS = re.findall(r"^    (\S+ -> \S+) +(lambda_hat\.\w+)$", lambda_hat.__doc__ or "", re.M)
 
-NUMERICS = ("problem", "target", "samplers", "llc", "diagnostics", "references")
+NUMERICS = ("problems", "target", "samplers", "llc", "diagnostics", "references")
 WORKERS = (*NUMERICS, "runners")
 """What a worker runs; everything else steers, and starts without JAX."""
 
 LAYERS = (
     ("store", "conf", "intervals"),
     ("target",),
-    ("problem",),
+    ("problems",),
     ("samplers",),
     ("diagnostics",),
     ("llc",),

@@ -506,6 +506,6 @@ def test_keys_of_smc_diagnostics() -> None:
 
 def test_keys_of_evidence() -> None:
     told = set(column(tables("results")["target.json/key of `evidence`"]))
-    gathered = dict_keys("lambda_hat/problem/evidence.py", "gather_evidence")
-    trained = dict_keys("lambda_hat/problem/training.py", "train")
-    assert told == gathered | trained | dict_keys("lambda_hat/problem/problem.py", "make_problem")
+    gathered = dict_keys("lambda_hat/problems/evidence.py", "gather_evidence")
+    trained = dict_keys("lambda_hat/problems/training.py", "train")
+    assert told == gathered | trained | dict_keys("lambda_hat/problems/problem.py", "make_problem")

@@ -7,8 +7,8 @@ import pytest
 from scipy.integrate import dblquad, quad
 
 from lambda_hat.conf import compose_problem
-from lambda_hat.problem import build_problem, llc_exact, rlct
-from lambda_hat.problem.exact import aoyagi, product_llc, quadratic_llc, two_layer_llc
+from lambda_hat.problems import build_problem, llc_exact, rlct
+from lambda_hat.problems.exact import aoyagi, product_llc, quadratic_llc, two_layer_llc
 
 
 def exact(model, n=1000, gamma=1.0, overrides=None, **settings):

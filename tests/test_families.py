@@ -16,12 +16,12 @@ import pytest
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.families import FAMILIES
 from lambda_hat.conf.presets import preset_names
-from lambda_hat.problem import Problem, build_problem, llc_exact, load_or_build, rlct
-from lambda_hat.problem.curvature import measure_curvature
-from lambda_hat.problem.evidence import gather_evidence
-from lambda_hat.problem.families import Family, load_family, make_form
-from lambda_hat.problem.forms import ProblemForm
-from lambda_hat.problem.training import train
+from lambda_hat.problems import Problem, build_problem, llc_exact, load_or_build, rlct
+from lambda_hat.problems.curvature import measure_curvature
+from lambda_hat.problems.evidence import gather_evidence
+from lambda_hat.problems.families import Family, load_family, make_form
+from lambda_hat.problems.forms import ProblemForm
+from lambda_hat.problems.training import train
 
 EXAMPLES = {"external": external_example.spec}
 """Makes a spec of a family that has no preset, since its settings name a user's own files."""

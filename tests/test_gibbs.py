@@ -7,7 +7,7 @@ import pytest
 
 from lambda_hat.conf import ConfigError, check_reference, compose_problem, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem, build_problem, llc_exact
+from lambda_hat.problems import Problem, build_problem, llc_exact
 from lambda_hat.references import gibbs
 from lambda_hat.references.checkpoint import save_arrays
 from lambda_hat.references.engine import EngineResult

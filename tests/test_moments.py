@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from lambda_hat.conf import compose_problem
-from lambda_hat.problem import build_problem
-from lambda_hat.problem.forms import NetworkForm
-from lambda_hat.problem.problem import Problem
+from lambda_hat.problems import build_problem
+from lambda_hat.problems.forms import NetworkForm
+from lambda_hat.problems.problem import Problem
 from lambda_hat.target import loss
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem, build_problem
+from lambda_hat.problems import Problem, build_problem
 from lambda_hat.references import hmc
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.hmc import LONGER, sample_hmc

@@ -18,7 +18,7 @@ from scipy import stats
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.distributions import INPUTS, NOISES
-from lambda_hat.problem import (
+from lambda_hat.problems import (
     ProblemRefused,
     TrainingUnfinished,
     build_problem,
@@ -26,9 +26,9 @@ from lambda_hat.problem import (
     store,
     training_until,
 )
-from lambda_hat.problem.data import draw_inputs, draw_noise, stream
-from lambda_hat.problem.families import make_form
-from lambda_hat.problem.network import draw_teacher, draw_weights, predict
+from lambda_hat.problems.data import draw_inputs, draw_noise, stream
+from lambda_hat.problems.families import make_form
+from lambda_hat.problems.network import draw_teacher, draw_weights, predict
 from lambda_hat.store import Store
 from lambda_hat.target import loss as target_loss
 

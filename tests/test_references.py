@@ -20,9 +20,9 @@ import pytest
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import Problem, build_problem, llc_exact
-from lambda_hat.problem import store as problem_store
-from lambda_hat.problem.problem import make_problem
+from lambda_hat.problems import Problem, build_problem, llc_exact
+from lambda_hat.problems import store as problem_store
+from lambda_hat.problems.problem import make_problem
 from lambda_hat.references import annealing, chains, gates, hmc, smc
 from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import Gate, check_smc_gates

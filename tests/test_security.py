@@ -22,7 +22,7 @@ from lambda_hat.entrypoints import parsl_llc, parsl_optuna
 from lambda_hat.execution import load_parsl_config
 from lambda_hat.execution import local as built_in
 from lambda_hat.execution.config import check_config, run_token
-from lambda_hat.problem import load_or_build
+from lambda_hat.problems import load_or_build
 from lambda_hat.references.checkpoint import load_checkpoint
 from lambda_hat.runners.run_method import run_method_trial
 

@@ -17,7 +17,7 @@ import yaml
 
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.entrypoints.plans import OptunaSection
-from lambda_hat.problem.exact import product_llc, quadratic_llc
+from lambda_hat.problems.exact import product_llc, quadratic_llc
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lambda_hat import target
-from lambda_hat.problem.forms import NetworkForm
+from lambda_hat.problems.forms import NetworkForm
 from lambda_hat.target import hessian_vector_product, mean_loss
 
 FORM = NetworkForm((3, 4, 2), True, "tanh", "mse")

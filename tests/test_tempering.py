@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem, build_problem, llc_exact
+from lambda_hat.problems import Problem, build_problem, llc_exact
 from lambda_hat.references import chains, ladder, tempering
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import check_round_trips

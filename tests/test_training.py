@@ -10,11 +10,11 @@ import pytest
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.schema import TrainingConfig
-from lambda_hat.problem import TrainingUnfinished, build_problem, deadline, training_until
-from lambda_hat.problem.curvature import measure_curvature, shift_bias
-from lambda_hat.problem.descent import DENSE_MAX_DIM, descend
-from lambda_hat.problem.families.quadratic import QuadraticForm
-from lambda_hat.problem.kinks import kink_shift_bias, settle
+from lambda_hat.problems import TrainingUnfinished, build_problem, deadline, training_until
+from lambda_hat.problems.curvature import measure_curvature, shift_bias
+from lambda_hat.problems.descent import DENSE_MAX_DIM, descend
+from lambda_hat.problems.families.quadratic import QuadraticForm
+from lambda_hat.problems.kinks import kink_shift_bias, settle
 
 QUICK = {"steps": 300, "restarts": 4, "polish_steps": 200, "shakes": 1}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lambda_hat.problem.exact import product_llc, quadratic_llc
+from lambda_hat.problems.exact import product_llc, quadratic_llc
 
 NAME = "llc.svg"
 GAMMA = 1.0

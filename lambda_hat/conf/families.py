@@ -2,7 +2,7 @@
 
 A family is one class here, its line in `FAMILIES`, a preset in `conf/model/` (unless it has no
 defaults), and the module
-`lambda_hat.problem.families.<name>` with its numbers, which is imported where they are needed:
+`lambda_hat.problems.families.<name>` with its numbers, which is imported where they are needed:
 these classes import no JAX, so that the command checks a user's settings before any worker starts.
 """
 
@@ -247,4 +247,4 @@ FAMILIES: dict[str, type[ModelConfig]] = {
     "deep_linear": DeepLinearConfig,
     "external": ExternalConfig,
 }
-"""Family -> its settings. `lambda_hat.problem.families` has the module of the same name."""
+"""Family -> its settings. `lambda_hat.problems.families` has the module of the same name."""

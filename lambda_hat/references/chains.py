@@ -18,7 +18,7 @@ import jax
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, Gate, check_gates, no_estimate

@@ -83,7 +83,7 @@ def check_gates(
         llc: the estimate.
         se: its standard error.
         diagnostics: as `lambda_hat.diagnostics.diagnose` gives them.
-        evidence: why w* is a minimum (see `lambda_hat.problem`).
+        evidence: why w* is a minimum (see `lambda_hat.problems`).
         float64: whether the draws were made in float64.
     """
     return [
@@ -107,7 +107,7 @@ def check_gibbs_gates(
         llc: the estimate.
         se: its standard error.
         diagnostics: as `lambda_hat.references.gibbs` gives them.
-        evidence: why w* is a minimum (see `lambda_hat.problem`).
+        evidence: why w* is a minimum (see `lambda_hat.problems`).
     """
     return [
         *_mixing(diagnostics),
@@ -127,7 +127,7 @@ def check_smc_gates(
         llc: the estimate.
         se: its standard error, from the spread of the runs.
         diagnostics: as `lambda_hat.references.smc` gives them.
-        evidence: why w* is a minimum (see `lambda_hat.problem`).
+        evidence: why w* is a minimum (see `lambda_hat.problems`).
     """
     return [
         _relative_se(llc, se),

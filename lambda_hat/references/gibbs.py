@@ -16,7 +16,7 @@ import numpy as np
 
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import effective_draws, ess, rhat
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
 from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, check_gibbs_gates, no_estimate

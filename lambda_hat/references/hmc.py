@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
 from lambda_hat.references.engine import Attempt, EngineResult, Watch

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 
 Matrix = Float[np.ndarray, "out in"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.intervals import error_of_mean
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
 from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import MIN_RUNS, check_smc_gates, no_estimate

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references import exchange, ladder
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint

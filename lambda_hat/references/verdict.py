@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.problem import Problem
+from lambda_hat.problems import Problem
 from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import MIXING, Gate, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs

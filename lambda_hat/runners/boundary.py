@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import Problem, load_or_build
+from lambda_hat.problems import Problem, load_or_build
 from lambda_hat.target import Target
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lambda_hat.conf import compose_problem
-from lambda_hat.problem import load_or_build
+from lambda_hat.problems import load_or_build
 from lambda_hat.runners.boundary import noted
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from lambda_hat.conf import check_reference, compose_problem, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem import (
+from lambda_hat.problems import (
     Problem,
     ProblemRefused,
     TrainingUnfinished,

@@ -16,7 +16,7 @@ from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.conf.schema import ConfigError, ProblemConfig
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.problem import ProblemRefused, TrainingUnfinished, training_until
+from lambda_hat.problems import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import load_target, noted, versions
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method

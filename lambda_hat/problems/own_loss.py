@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.families import ExternalModel
 from lambda_hat.conf.own_files import find_source
-from lambda_hat.problem.forms import ProblemForm
+from lambda_hat.problems.forms import ProblemForm
 from lambda_hat.target import block_rows
 
 Loss = Callable[[Any, Any], Any]

@@ -20,9 +20,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.deadline import TrainingUnfinished, seconds_left
-from lambda_hat.problem.families import build_problem, make_form
-from lambda_hat.problem.problem import Problem, ProblemRefused
+from lambda_hat.problems.deadline import TrainingUnfinished, seconds_left
+from lambda_hat.problems.families import build_problem, make_form
+from lambda_hat.problems.problem import Problem, ProblemRefused
 from lambda_hat.store import digest_bytes, is_disk_fault, quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def load_or_build(config: ProblemConfig, artifacts_dir: Path) -> Problem:
 
     Raises:
         ProblemRefused: Training found no minimum that is one. That is stored too.
-        TrainingUnfinished: The deadline of the context (see `lambda_hat.problem.deadline`) passed
+        TrainingUnfinished: The deadline of the context (see `lambda_hat.problems.deadline`) passed
             first. Nothing is stored.
     """
     folder = Path(artifacts_dir).resolve() / "problems" / config.pid

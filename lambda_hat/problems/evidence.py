@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array
 
-from lambda_hat.problem.curvature import Curvature, gradient, shift_bias
-from lambda_hat.problem.forms import ProblemForm
-from lambda_hat.problem.kinks import escape_gain, kink_shift_bias
+from lambda_hat.problems.curvature import Curvature, gradient, shift_bias
+from lambda_hat.problems.forms import ProblemForm
+from lambda_hat.problems.kinks import escape_gain, kink_shift_bias
 
 _ADVICE = "Raise training.polish_steps, training.restarts or training.shakes."
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from lambda_hat.conf.families import NetworkConfig
 from lambda_hat.conf.networks import Activation
 from lambda_hat.conf.schema import PosteriorConfig
-from lambda_hat.problem.moments import Moments, ProductLoss, moments
+from lambda_hat.problems.moments import Moments, ProductLoss, moments
 from lambda_hat.target import Form, Statistics
 
 _ACTIVATIONS = {

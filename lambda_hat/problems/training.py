@@ -13,13 +13,13 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
-from lambda_hat.problem.curvature import Curvature, measure_curvature
-from lambda_hat.problem.data import stream
-from lambda_hat.problem.deadline import check_deadline, pieces
-from lambda_hat.problem.descent import Descent, begin, go_on
-from lambda_hat.problem.evidence import gather_evidence
-from lambda_hat.problem.forms import ProblemForm
-from lambda_hat.problem.kinks import settle
+from lambda_hat.problems.curvature import Curvature, measure_curvature
+from lambda_hat.problems.data import stream
+from lambda_hat.problems.deadline import check_deadline, pieces
+from lambda_hat.problems.descent import Descent, begin, go_on
+from lambda_hat.problems.evidence import gather_evidence
+from lambda_hat.problems.forms import ProblemForm
+from lambda_hat.problems.kinks import settle
 from lambda_hat.target import Form, mean_loss
 
 _SETTLE_ROUNDS = 200

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from lambda_hat.conf.families import NetworkConfig
 from lambda_hat.conf.networks import Activation
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.data import inputs_of, noisy, stream
+from lambda_hat.problems.data import inputs_of, noisy, stream
 
 _GAIN = {"relu": 2.0, "gelu": 2.0, "tanh": 25 / 9, "identity": 1.0}
 _BIAS_SCALE = 0.25

@@ -14,14 +14,14 @@ from jaxtyping import Array
 
 from lambda_hat.conf.own_files import nested, read_arrays
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
-from lambda_hat.problem.curvature import Curvature, measure_curvature
-from lambda_hat.problem.data import stream
-from lambda_hat.problem.deadline import check_deadline, pieces
-from lambda_hat.problem.descent import Descent, begin, go_on
-from lambda_hat.problem.evidence import gather_evidence
-from lambda_hat.problem.kinks import settle
-from lambda_hat.problem.own_loss import OwnForm, flat, form_of, import_loss
-from lambda_hat.problem.problem import Problem, make_problem
+from lambda_hat.problems.curvature import Curvature, measure_curvature
+from lambda_hat.problems.data import stream
+from lambda_hat.problems.deadline import check_deadline, pieces
+from lambda_hat.problems.descent import Descent, begin, go_on
+from lambda_hat.problems.evidence import gather_evidence
+from lambda_hat.problems.kinks import settle
+from lambda_hat.problems.own_loss import OwnForm, flat, form_of, import_loss
+from lambda_hat.problems.problem import Problem, make_problem
 from lambda_hat.target import mean_loss
 
 _ADVICE = "Train it further, or set `polish: true` (model), which descends from there."

@@ -11,17 +11,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.data import inputs_of, noisy, stream
-from lambda_hat.problem.exact import (
+from lambda_hat.problems.data import inputs_of, noisy, stream
+from lambda_hat.problems.exact import (
     aoyagi,
     product_llc,
     quadratic_llc,
     regression_curvature,
     two_layer_llc,
 )
-from lambda_hat.problem.forms import NetworkForm, PopulationForm, network_form
-from lambda_hat.problem.moments import ProductLoss
-from lambda_hat.problem.problem import EXACT, Problem, make_problem
+from lambda_hat.problems.forms import NetworkForm, PopulationForm, network_form
+from lambda_hat.problems.moments import ProductLoss
+from lambda_hat.problems.problem import EXACT, Problem, make_problem
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.families import make_form
-from lambda_hat.problem.forms import ProblemForm
+from lambda_hat.problems.families import make_form
+from lambda_hat.problems.forms import ProblemForm
 from lambda_hat.store import digest_bytes
 from lambda_hat.target import Target, make_target, mean_loss
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.forms import NetworkForm, network_form
-from lambda_hat.problem.network import draw_weights, taught_rows
-from lambda_hat.problem.problem import Problem, make_problem
-from lambda_hat.problem.training import train
+from lambda_hat.problems.forms import NetworkForm, network_form
+from lambda_hat.problems.network import draw_weights, taught_rows
+from lambda_hat.problems.problem import Problem, make_problem
+from lambda_hat.problems.training import train
 
 
 def make_form(config: ProblemConfig) -> NetworkForm:

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.exact import quadratic_llc
-from lambda_hat.problem.forms import PopulationForm
-from lambda_hat.problem.problem import EXACT, Problem, make_problem
+from lambda_hat.problems.exact import quadratic_llc
+from lambda_hat.problems.forms import PopulationForm
+from lambda_hat.problems.problem import EXACT, Problem, make_problem
 
 
 @dataclass(frozen=True)

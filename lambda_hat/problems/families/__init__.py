@@ -1,6 +1,6 @@
 """What the module of every model family provides, and how it is found.
 
-The names are those of `lambda_hat.conf.families.FAMILIES`; `lambda_hat.problem.families.<name>` is
+The names are those of `lambda_hat.conf.families.FAMILIES`; `lambda_hat.problems.families.<name>` is
 the module of a family: its form (a class of its own, or a network's), then the functions of
 `Family`, in that order.
 """
@@ -11,10 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.forms import ProblemForm
+from lambda_hat.problems.forms import ProblemForm
 
 if TYPE_CHECKING:
-    from lambda_hat.problem.problem import Problem
+    from lambda_hat.problems.problem import Problem
 
 
 @runtime_checkable

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problem.exact import quadratic_llc, regression_curvature
-from lambda_hat.problem.forms import NetworkForm, network_form
-from lambda_hat.problem.network import taught_rows
-from lambda_hat.problem.problem import EXACT, Problem, make_problem
+from lambda_hat.problems.exact import quadratic_llc, regression_curvature
+from lambda_hat.problems.forms import NetworkForm, network_form
+from lambda_hat.problems.network import taught_rows
+from lambda_hat.problems.problem import EXACT, Problem, make_problem
 
 
 def make_form(config: ProblemConfig) -> NetworkForm:

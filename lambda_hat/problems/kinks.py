@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import nnls
 
-from lambda_hat.problem.curvature import Curvature, gradient, measure_curvature, shift_bias
-from lambda_hat.problem.deadline import check_deadline
-from lambda_hat.problem.forms import ProblemForm
+from lambda_hat.problems.curvature import Curvature, gradient, measure_curvature, shift_bias
+from lambda_hat.problems.deadline import check_deadline
+from lambda_hat.problems.forms import ProblemForm
 from lambda_hat.target import Form, mean_loss
 
 _DESCENT_RADII = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
