@@ -42,6 +42,7 @@ from lambda_hat.tables.best import write_best
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_table
 from lambda_hat.trial import Reference, TrialResult, TrialSpec
+from lambda_hat.tuning.search_samplers import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *(ROOT / "plans").glob("*.md")]
@@ -358,9 +359,19 @@ SECTIONS: list[tuple[str, Callable[..., Any]]] = [
 def test_keys_of_a_section(place: str, section: Any) -> None:
     rows = tables("optuna_workflow")[place]
     told = {row[0].strip("`"): row[1].strip("`") for row in rows}
-    told.pop("convergence", None)
-    told.pop("enqueue", None)
+    for key in ("convergence", "enqueue", "sampler_settings"):  # They have tables of their own.
+        told.pop(key, None)
     assert told == {field.name: shown(field.default) for field in fields(section)}
+
+
+def test_samplers_of_optuna() -> None:
+    rows = tables("own_search")["What proposes the trials/sampler"]
+    assert column(rows) == list(KINDS)
+    for row, kind in zip(rows, KINDS.values(), strict=True):
+        told = re.findall(r"`(\w+): ([^`]+)`", row[1])
+        assert told == [(f.name, shown(f.default)) for f in fields(kind.settings)]
+        assert kind.needs is None or f"the package {kind.needs}" in row[2]
+        assert kind.many_objectives or "one objective only" in row[2]
 
 
 @pytest.mark.parametrize(

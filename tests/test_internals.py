@@ -302,13 +302,29 @@ def test_a_finished_trial_out_of_its_range_is_added_as_it_is() -> None:
     )
 
 
+def test_the_samplers_have_the_inner_parts_that_ours_replace() -> None:
+    from optuna.samplers import CmaEsSampler, QMCSampler
+
+    asked = inspect.getsource(CmaEsSampler.sample_relative)
+    for text in (
+        "self._restore_optimizer(completed_trials)",
+        "self._init_optimizer(trans, study.direction)",
+        "self._get_solution_trials(completed_trials, optimizer.generation)",
+    ):
+        assert text in asked, moved("optuna", f"CmaEsSampler that calls {text}", OPTUNA)
+    assert "self._find_sample_id(study, search_space)" in inspect.getsource(
+        QMCSampler._sample_qmc
+    ), moved("optuna", "QMCSampler._find_sample_id", OPTUNA)
+
+
 # Ours
 
 PRIVATE = {
     "execution/parsl_internals.py": """interchange_proc interchange_launch_cmd blocks_to_job_id
         all_addresses bad_state_is_set set_bad_state_and_fail_all connected_managers
         _result_queue_thread atexit_cleanup zmq_context JobState JobStatus""",
-    OPTUNA: "_trial_id _study_id _storage JournalFileBackend JournalFileOpenLock",
+    OPTUNA: """_trial_id _study_id _storage JournalFileBackend JournalFileOpenLock
+        _restore_optimizer _init_optimizer _get_solution_trials _find_sample_id""",
 }
 
 

@@ -23,6 +23,7 @@ from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import TEACHERS, DataConfig, PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.entrypoints.plans import ConvergenceSection, LLCSection, OptunaSection
+from lambda_hat.tuning.search_samplers import KINDS
 
 CONF = Path(__file__).resolve().parents[2] / "lambda_hat" / "conf"
 GROUPS = ("model", "data", "teacher", "training", "posterior")
@@ -40,6 +41,8 @@ def _parts() -> Iterator[str]:
     yield "## Studies"
     yield _section("`optuna:`", OptunaSection)
     yield _section("`optuna.convergence:`", ConvergenceSection)
+    for name, kind in KINDS.items():
+        yield _section(f"`optuna.sampler_settings:` of `{name}`", kind.settings)
     yield _section("`reference:`", ReferenceConfig)
     yield _section("`llc:`", LLCSection)
     yield "## Problems"

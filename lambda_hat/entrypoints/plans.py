@@ -36,6 +36,7 @@ from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.reference_plan import ReferencePlan
+from lambda_hat.tuning.search_samplers import read_search_sampler
 from lambda_hat.tuning.study import StudySettings
 from lambda_hat.tuning.warm_start import Guess
 
@@ -66,6 +67,8 @@ class OptunaSection:
     """Other seeds that each study's best settings are run with at the end."""
     enqueue_defaults: bool = True
     """Whether a study that begins tries its method's defaults first."""
+    sampler: str = "tpe"
+    """What proposes trials: `tpe`, `random`, `gp`, `cmaes`, `qmc` or `nsgaii`."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,14 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     problems = _problems(raw, path.parent, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
-    known += ["convergence", "enqueue"]
+    known += ["convergence", "enqueue", "sampler_settings"]
     check_keys(section, known, "optuna", faults)
     section = {key: value for key, value in section.items() if key in known}
     converge = check_mapping(section.pop("convergence", None), "optuna.convergence", faults)
     guesses = _guesses(section.pop("enqueue", None), raw.get("methods"), faults)
+    given = check_mapping(section.pop("sampler_settings", None), "optuna.sampler_settings", faults)
     optuna = read(OptunaSection, section, "optuna", faults)
+    search = optuna and read_search_sampler(optuna.sampler, given, faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
     space = _collect(faults, read_ranges, raw.get("search_space"))
     methods = _methods(raw.get("methods"), SEARCH_SPACE, faults)
@@ -142,7 +147,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
     store = _store(raw, faults)
     if optuna is not None:
         _check_objective(optuna, faults)
-    if faults or optuna is None or convergence is None:
+    if faults or optuna is None or convergence is None or search is None:
         raise ConfigError(faults)
     settings = StudySettings(
         max_trials=optuna.max_trials,
@@ -154,6 +159,7 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         patience=convergence.patience,
         enqueue_defaults=optuna.enqueue_defaults,
         enqueue=guesses,
+        search=search,
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)

@@ -13,6 +13,7 @@ from optuna.distributions import distribution_to_json
 from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.trial import Reference
 from lambda_hat.tuning.functions import StudyFunctions, probe
+from lambda_hat.tuning.search_samplers import SearchSampler
 
 ADVICE = (
     "Scores of both must not be mixed: undo the change, or give another --results-dir "
@@ -33,6 +34,7 @@ def fingerprint(
     huber_delta: float | None,
     objective: str,
     method_budget: float,
+    search: SearchSampler,
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
 
@@ -65,6 +67,7 @@ def fingerprint(
             # The two that earlier versions had are told by `huber_delta`, in their studies too.
             **({} if objective in ("abs", "huber") else {"objective": objective}),
             "method_budget": float(method_budget),
+            **search.described(),
         },
         "objective": scores,
         **plugin,

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
@@ -28,6 +26,7 @@ from lambda_hat.tuning.optuna_internals import (
     is_entry,
     open_trial,
 )
+from lambda_hat.tuning.search_samplers import Proposers
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -43,9 +42,17 @@ class Journal:
         path: The journal file; made if missing.
         name: The study's name.
         warn: Told what was damaged and what was done about it.
+        proposers: Make what is asked for.
     """
 
-    def __init__(self, path: Path, name: str, *, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *,
+        warn: Callable[[str], None],
+        proposers: Proposers | None = None,
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_damaged_tail(path, warn)
         Path(f"{path}{LOCK_SUFFIX}").unlink(
@@ -57,7 +64,7 @@ class Journal:
         # Creating a study that exists would still write, and a run with nothing to do must not.
         begin = optuna.load_study if storage.get_all_studies() else optuna.create_study
         self._study = begin(storage=storage, study_name=name)
-        self._lasting = TPESampler()
+        self._proposers = proposers or Proposers()
 
     @property
     def fingerprint(self) -> dict[str, Any] | None:
@@ -177,26 +184,7 @@ class Journal:
         return whole
 
     def _reseed(self, seed: int) -> None:
-        self._study.sampler = _Proposer(seed, self._lasting)
-
-
-class _Proposer(TPESampler):
-    """TPE for one trial: made anew for each, it proposes the same after a restart.
-
-    Args:
-        seed: Of this proposal.
-        lasting: Remembers what the trials so far have in common, which would otherwise be
-            gathered from all of them again for each proposal.
-    """
-
-    def __init__(self, seed: int, lasting: TPESampler):
-        super().__init__(seed=seed)
-        self._lasting = lasting
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return self._lasting.infer_relative_search_space(study, trial)
+        self._study.sampler = self._proposers.of(seed)
 
 
 def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:

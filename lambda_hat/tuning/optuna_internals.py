@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import CmaEsSampler, QMCSampler
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -34,6 +36,48 @@ def begin_enqueued(study: optuna.Study, waiting: FrozenTrial) -> None:
 def add_unchecked(study: optuna.Study, trial: FrozenTrial) -> None:
     """Adds a finished trial; `add_trial` refuses what was enqueued out of its range."""
     study._storage.create_new_trial(study._study_id, template_trial=trial)
+
+
+class ReplayedCmaEs(CmaEsSampler):
+    """CMA-ES that tells its optimizer all trials again for each proposal.
+
+    Optuna's own keeps a pickle of the optimizer in the journal: reading a journal would run
+    whatever somebody has put there. A few hundred trials are told again within milliseconds.
+    """
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> None:
+        self._completed = completed_trials
+
+    def _init_optimizer(self, trans: Any, direction: Any) -> Any:
+        optimizer: Any = super()._init_optimizer(trans, direction)
+        size = optimizer.population_size
+        while len(told := self._solutions(optimizer.generation)) >= size:
+            optimizer.tell([(trans.transform(t.params), t.value) for t in told[:size]])
+        return optimizer
+
+    def _solutions(self, generation: int) -> list[FrozenTrial]:
+        return self._get_solution_trials(self._completed, generation)
+
+
+class NumberedQMC(QMCSampler):
+    """Takes the point of a trial's own number, where Optuna counts what it has given out.
+
+    So a trial that is asked again after an interruption does not move those that follow.
+    """
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        self._number = trial.number
+        return super().sample_relative(study, trial, search_space)
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self._number
 
 
 def is_entry(line: bytes) -> bool:

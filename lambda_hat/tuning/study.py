@@ -21,7 +21,14 @@ from lambda_hat.execution.trials import TrialTask
 from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.tables.trials import trial_row
-from lambda_hat.trial import RESULT_KEYS, ProblemItem, Reference, TrialResult, TrialSpec
+from lambda_hat.trial import (
+    RESULT_KEYS,
+    ProblemItem,
+    Reference,
+    TrialResult,
+    TrialSpec,
+    derive_seed,
+)
 from lambda_hat.tuning.fingerprint import differences, fingerprint, identity, reference_to_keep
 from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
@@ -29,6 +36,7 @@ from lambda_hat.tuning.objective import penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
+from lambda_hat.tuning.search_samplers import Proposers, SearchSampler
 from lambda_hat.tuning.warm_start import Guess, first_guesses
 
 MAX_DEAD = 10
@@ -53,6 +61,8 @@ class StudySettings:
     """Whether a study that begins tries its method's defaults first."""
     enqueue: tuple[Guess, ...] = ()
     """What is to be tried next, unless it was before."""
+    search: SearchSampler = SearchSampler()
+    """What proposes the trials."""
 
 
 class _Told(NamedTuple):
@@ -98,7 +108,13 @@ class Study:
         self.given_up = False
         self._ranges = Ranges(space.get(method, {}), problem.num_rows)
         self._functions, self._store, self._warn = functions, store, warn
-        self._journal = Journal(store.journal(problem.pid, method), self.name, warn=warn)
+        study_seed = derive_seed("study", settings.seed, problem.pid, method)
+        self._journal = Journal(
+            store.journal(problem.pid, method),
+            self.name,
+            warn=warn,
+            proposers=Proposers(settings.search, seed=study_seed),
+        )
         if self._journal.fingerprint and self.changes():
             self._keep_coinciding_choices()
         self._proposals = Proposals(
@@ -194,6 +210,7 @@ class Study:
             huber_delta=settings.huber_delta,
             objective=settings.objective,
             method_budget=settings.method_budget,
+            search=settings.search,
         )
 
     # Asking.
