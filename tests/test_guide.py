@@ -543,7 +543,7 @@ def tune(**optuna_section: Any) -> pd.DataFrame:
 def journal() -> optuna.Study:
     """The study as a user opens it with Optuna alone; made if it is not there."""
     pid = compose_problem({"model": "small", "data": "small"}).pid
-    path = Path("results/studies/optuna_llc", f"{pid}:vi.journal").absolute()
+    path = Path("results/studies/optuna_llc", f"{pid}.vi.journal").absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileOpenLock(str(path))
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))

@@ -111,7 +111,7 @@ def test_the_studies_and_the_best_are_there(folder: Path) -> None:
         assert best[pid]["methods"][method]["objective"] == least
         study = pickle.loads((studies / f"{pid}:{method}.pkl").read_bytes())
         assert study.best_value == rows.objective.min()
-        assert (studies / f"{pid}:{method}.journal").exists()
+        assert (studies / f"{pid}.{method}.journal").exists()
 
 
 def test_the_output_says_what_ran_and_where_it_is(folder: Path) -> None:

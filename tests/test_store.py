@@ -161,6 +161,6 @@ def test_ids_depend_on_content_and_not_on_spelling() -> None:
 def test_a_store_has_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     store = Store.at("artifacts", "results")
-    assert store.journal("p_1", "vi") == tmp_path / "results/studies/optuna_llc/p_1:vi.journal"
+    assert store.journal("p_1", "vi") == tmp_path / "results/studies/optuna_llc/p_1.vi.journal"
     assert store.metrics("p_1", "vi", "r_1") == tmp_path / "artifacts/runs/p_1/vi/r_1/metrics.json"
     assert store.reference("p_1") == tmp_path / "artifacts/problems/p_1/ref.json"

@@ -17,6 +17,7 @@ def parse_optuna(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
     parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
     parser.add_argument("--plugin", metavar="FILE", help="functions of your own")
+    parser.epilog = "On what such a run has written: parsl-optuna " + " | ".join(VERBS)
     return parser.parse_args(argv)
 
 
@@ -26,17 +27,37 @@ def parse_llc(argv: Sequence[str]) -> argparse.Namespace:
     return _parser("parsl-llc", about, "experiments").parse_args(argv)
 
 
-PARSERS = {"parsl_optuna": parse_optuna, "parsl_llc": parse_llc}
+def parse_export(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line of `parsl-optuna export-studies`."""
+    about = "Puts all studies of a results folder into one storage, which optuna-dashboard opens."
+    parser = argparse.ArgumentParser(prog="parsl-optuna export-studies", description=about)
+    parser.add_argument("file", type=Path, help="the SQLite file to make, such as all.db")
+    parser.add_argument("--results-dir", metavar="D", default="results", help=_DEFAULT)
+    return parser.parse_args(argv[1:])
+
+
+PARSERS = {
+    "parsl_optuna": parse_optuna,
+    "parsl_llc": parse_llc,
+    "export_studies": parse_export,
+}
 """By the module of the command."""
+VERBS = {"export-studies": "export_studies"}
+"""Words after `parsl-optuna` that are commands of their own, with their modules."""
+_DEFAULT = "default: %(default)s"
+
+
+def module_of(command: str, argv: Sequence[str]) -> str:
+    """The module that runs a command line: that of the verb, if it begins with one."""
+    verbs = VERBS if command == "parsl_optuna" else {}
+    return verbs.get(argv[0], command) if argv else command
 
 
 def _parser(prog: str, about: str, config: str) -> argparse.ArgumentParser:
     """A command with the options that both have."""
     parser = argparse.ArgumentParser(prog=prog, description=about)
     parser.add_argument("--version", action=_Version, help="say the version, and do nothing")
-    parser.add_argument(
-        "--config", type=Path, default=Path(f"config/{config}.yaml"), help="default: %(default)s"
-    )
+    parser.add_argument("--config", type=Path, default=Path(f"config/{config}.yaml"), help=_DEFAULT)
     workers = parser.add_mutually_exclusive_group()
     workers.add_argument("--local", action="store_true", help="run on this machine")
     workers.add_argument(

@@ -24,10 +24,11 @@ def parsl_llc() -> int:
 
 def _start(command: str) -> int:
     try:
-        from lambda_hat.entrypoints.options import PARSERS
+        from lambda_hat.entrypoints.options import PARSERS, module_of
 
-        PARSERS[command](sys.argv[1:])
-        main = importlib.import_module(f"lambda_hat.entrypoints.{command}").main
+        module = module_of(command, sys.argv[1:])
+        PARSERS[module](sys.argv[1:])
+        main = importlib.import_module(f"lambda_hat.entrypoints.{module}").main
     except KeyboardInterrupt:
         print("Interrupted before anything was started.", file=sys.stderr)
         return INTERRUPTED

@@ -56,7 +56,17 @@ class Store:
         return self.results / "studies" / "optuna_llc"
 
     def journal(self, pid: str, method: str) -> Path:
-        return self.studies / f"{pid}:{method}.journal"
+        """Optuna's storage of a study, named as scp and Windows take it.
+
+        One that an earlier version began keeps its name, which has a colon.
+        """
+        path = self.studies / f"{pid}.{method}.journal"
+        earlier = self.snapshot(pid, method).with_suffix(".journal")
+        return earlier if earlier.exists() and not path.exists() else path
+
+    def journals(self) -> list[Path]:
+        """The journals of all studies, sorted by name."""
+        return sorted(self.studies.glob("*.journal"))
 
     def snapshot(self, pid: str, method: str) -> Path:
         return self.studies / f"{pid}:{method}.pkl"

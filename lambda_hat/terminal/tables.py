@@ -196,6 +196,6 @@ def output_files(store: Store) -> dict[str, str | list[str]]:
         "the report": f"{report_path(store)}",
         "every trial": f"{store.trials_table}",
         "the best": f"{store.best}",
-        "studies": f"{store.studies} (optuna-dashboard reads the .journal files)",
+        "studies": f"{store.studies} (parsl-optuna export-studies: for optuna-dashboard)",
         "artifacts": f"{store.artifacts}",
     }

@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import CmaEsSampler, QMCSampler
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -78,6 +79,12 @@ class NumberedQMC(QMCSampler):
         self, study: optuna.Study, search_space: dict[str, BaseDistribution]
     ) -> int:
         return self._number
+
+
+def plain_storage(journal: Path) -> JournalStorage:
+    """A journal as Optuna alone opens it, its records and all."""
+    lock = JournalFileOpenLock(str(journal))
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
 
 
 def is_entry(line: bytes) -> bool:
