@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
@@ -111,35 +112,48 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         return DONE
     make_folders(plan.store)
     with lock_folder(plan.store.results):
-        studies = open_studies(plan, functions, console)
-        opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
-        results = Results(
-            plan.store,
-            warn=console.warn,
-            order=[(study.problem.pid, study.method) for study in studies],
-        )
-        with LazyPool(opening, console.show_pool) as pool:
-            with console.watching(studies):
-                outcome = Scheduler(
-                    studies,
-                    store=plan.store,
-                    results=results,
-                    reference=plan.reference,
-                    pool=pool,
-                    run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
-                    run_trial=TRIAL_RUNNER,
-                    observer=console,
-                    warn=console.warn,
-                ).run()
-            if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
-                outcome += confirm_best(plan, studies, pool, console)
-                results.write_best()
-            pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+        outcome, studies = tune(plan, functions, console, workers)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
             write_report(plan.store, command=command, notes=outcome.failures)
     console.show_outcome(outcome, studies, plan.store, resume=again(argv))
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
+
+
+def tune(
+    plan: StudyPlan, functions: StudyFunctions, console: Console, workers: Path | None
+) -> tuple[Outcome, list[Study]]:
+    """Runs all studies of a plan and confirms their best; the results folder is locked.
+
+    Args:
+        plan: What to do.
+        functions: As `checked_functions` returns them.
+        console: Is told what happens.
+        workers: The file that says where workers run; None for a thread of this process.
+    """
+    studies = open_studies(plan, functions, console)
+    trial_sec = deadline_of(plan.settings.method_budget)
+    opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
+    order = [(study.problem.pid, study.method) for study in studies]
+    results = Results(plan.store, warn=console.warn, order=order)
+    with LazyPool(opening, console.show_pool) as pool:
+        with console.watching(studies):
+            outcome = Scheduler(
+                studies,
+                store=plan.store,
+                results=results,
+                reference=plan.reference,
+                pool=pool,
+                run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
+                run_trial=TRIAL_RUNNER,
+                observer=console,
+                warn=console.warn,
+            ).run()
+        if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
+            outcome += confirm_best(plan, studies, pool, console)
+            results.write_best()
+        pool.close(cancel=outcome.interrupted or bool(outcome.failures))
+    return outcome, studies
 
 
 def confirm_best(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from lambda_hat.conf.compose import (
     compose_sampler,
 )
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
+from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Space, read_ranges
 from lambda_hat.entrypoints.config_file import read_raw
 from lambda_hat.entrypoints.own_losses import check_own_losses, is_own, located
@@ -126,10 +127,28 @@ def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any])
         ConfigError: With every fault of the file and the command line.
     """
     raw, faults = read_raw(path, sets, options, section="optuna")
+    return study_plan(raw, folder=path.parent, where=str(path), faults=faults)
+
+
+def study_plan(
+    raw: Mapping[str, Any], *, folder: Path, where: str, faults: Sequence[str] = ()
+) -> StudyPlan:
+    """Makes a plan of a config that has been read.
+
+    Args:
+        raw: What a YAML of `parsl-optuna` holds.
+        folder: Where the paths of external problems begin.
+        where: What messages call the config.
+        faults: Those found before.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    faults = list(faults)
     keys = ("problems", "methods", "optuna", "reference", "search_space", "plugin")
-    check_keys(raw, [*keys, "artifacts_dir", "results_dir"], str(path), faults)
+    check_keys(raw, [*keys, "artifacts_dir", "results_dir"], where, faults)
     reference = _collect(faults, compose_reference, raw.get("reference"))
-    problems = _problems(raw, path.parent, faults, reference)
+    problems = _problems(raw, folder, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
     known += ["convergence", "enqueue", "sampler_settings"]
@@ -229,15 +248,20 @@ def _problems(
         if config.pid in pids:
             twin = f"problems[{pids.index(config.pid)}]"
             faults.append(f"{where} is the same problem as {twin}. Leave one out.")
-        has_rows = config.data.input is not None or config.data.file is not None
-        num_rows = config.data.n if has_rows else None
-        item = ProblemItem(config.pid, dict(spec), label_of(spec), num_rows)
+        item = item_of(spec, config)
         if reference is not None:
             check = partial(check_reference, reference)
             _collect(faults, check, config, where=f"reference, {item.label}")
         items.append(item)
     faults += check_own_losses([item.spec for item in items if is_own(item.spec)])
     return tuple(items)
+
+
+def item_of(spec: Mapping[str, Any], config: ProblemConfig) -> ProblemItem:
+    """A problem as the steering knows it, from what was written and what that is, composed."""
+    has_rows = config.data.input is not None or config.data.file is not None
+    num_rows = config.data.n if has_rows else None
+    return ProblemItem(config.pid, dict(spec), label_of(spec), num_rows)
 
 
 def label_of(spec: Mapping[str, Any]) -> str:
@@ -265,6 +289,8 @@ def _label_of_own(spec: Mapping[str, Any]) -> str:
     words = " ".join(str(over.get(group, {}).pop(key, "?")) for group, key in named)
     for key in ("family", "path"):
         over["model"].pop(key, None)
+    if over["model"].pop("pickled", None) is not None:
+        words = words.partition("@")[0]  # A function of a session; its files are named by hash.
     seed = f" seed={spec['seed']}" if spec.get("seed") else ""
     return words + seed + "".join(f" {name}={value}" for name, value in _leaves(over))
 
