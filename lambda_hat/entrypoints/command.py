@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
+from lambda_hat.entrypoints.environment import defined_environment, platform_fault
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.store import FolderBusy, Store, remove_leftover_files, write_bytes
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
+NOT_PASSED_ON = (
+    "not passed on to the workers, since results must not depend on a shell's variables. "
+    "Where you mean it, set it in the worker_init of a Parsl file."
+)
 
 
 def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -> Path | None:
@@ -34,6 +39,8 @@ def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -
 
     if args.local:
         path = local_config_path()
+        if fault := platform_fault():
+            raise ConfigError([fault])
     elif args.parsl_config:
         path = here_or_shipped(args.parsl_config).absolute()
     elif args.dry_run:
@@ -71,6 +78,13 @@ def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:
     """Runs a command; what a user can cause ends in a sentence, not in a traceback."""
     _terminate_like_ctrl_c()
     logging.raiseExceptions = False  # A full disk is one sentence, not one for each log line.
+    with defined_environment() as left_out:
+        if left_out:
+            print(f"{', '.join(left_out)}: {NOT_PASSED_ON}", file=sys.stderr)
+        return _code_of(command, argv)
+
+
+def _code_of(command: Callable[[], int], argv: Sequence[str]) -> int:
     try:
         return command()
     except ConfigError as error:

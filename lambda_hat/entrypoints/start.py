@@ -5,9 +5,18 @@ So --help, --version and a misspelt option end at once, and a Ctrl-C is no trace
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
-import traceback
+
+# PYTHONPATH=$PYTHONPATH:/mine has an empty entry, which is the current folder: no file of it may
+# stand in for a module, not even for those that are imported next.
+if "" in os.environ.get("PYTHONPATH", "/").split(os.pathsep):
+    sys.path[:] = [folder for folder in sys.path if folder not in ("", os.getcwd())]
+
+import importlib  # noqa: E402
+import traceback  # noqa: E402
+
+from lambda_hat.entrypoints.environment import use_utf8  # noqa: E402
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -24,6 +33,7 @@ def parsl_llc() -> int:
 
 def _start(command: str) -> int:
     try:
+        use_utf8()
         from lambda_hat.entrypoints.options import PARSERS, module_of
 
         module = module_of(command, sys.argv[1:])

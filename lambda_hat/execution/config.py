@@ -169,7 +169,7 @@ def prepare_config(config: Config, run_dir: Path, *, trial_sec: float | None) ->
     config.retries = 0
     config.retry_handler = None
     for executor in config.executors:
-        _prepare_executor(executor, token, trial_sec)
+        _prepare_executor(executor, token, trial_sec, run_dir)
     return token
 
 
@@ -198,9 +198,10 @@ def _plain_alias(run_dir: Path) -> Path:
     return alias
 
 
-def _prepare_executor(executor: Any, token: str, trial_sec: float | None) -> None:
+def _prepare_executor(executor: Any, token: str, trial_sec: float | None, run_dir: Path) -> None:
     executor.label = f"{executor.label}-{token}"
-    use_interchange(executor, "lambda_hat.execution.interchange", str(os.getpid()))
+    log = run_dir / f"{executor.label}.interchange.err"
+    use_interchange(executor, "lambda_hat.execution.interchange", str(os.getpid()), log=log)
     if executor.address == ANY_ADDRESS:
         use_addresses(executor, own_addresses())
     executor.block_error_handler = stop_when_no_block_starts

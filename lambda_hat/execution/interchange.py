@@ -27,6 +27,8 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    parent, log = sys.argv[1:]
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), sys.stderr.fileno())
     os.setsid()
-    die_with(int(sys.argv[1]))
+    die_with(int(parent))
     runpy.run_module(INTERCHANGE_MODULE, run_name="__main__")

@@ -59,7 +59,11 @@ def worker_init(**variables: object) -> str:
         variables: Environment variables to set where the user has not set them.
     """
     bin_folder = shlex.quote(str(Path(sys.executable).parent))
-    lines = [f"export PATH={bin_folder}:$PATH", "export PYTHONFAULTHANDLER=1"]
+    lines = [
+        f"export PATH={bin_folder}:$PATH",
+        "export PYTHONFAULTHANDLER=1",
+        "export PYTHONSAFEPATH=1",  # No file of the current folder stands in for a module.
+    ]
     for name, value in variables.items():
         lines.append(f'[ -n "${{{name}+set}}" ] || export {name}={shlex.quote(str(value))}')
     return "\n".join(lines)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import atexit
 import sys
+import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 INTERCHANGE_MODULE = "parsl.executors.high_throughput.interchange"
 WORKER_POOL_VARIABLE = "PARSL_WORKER_POOL_ID"
 """Set in each worker: the id of its worker pool, which `worker_pools` gives too."""
-SOCKETS = ("outgoing_q", "incoming_q", "command_client")
+SOCKETS = ("outgoing_q", "incoming_q")
 SOCKETS_SEC = 2.0
 """How long a thread that reads a dead interchange's socket may take to notice."""
+LOOK_SEC = 0.1
+"""Between two looks at an interchange that is starting."""
 FAILED_BLOCKS_IN_A_ROW = 3
 """After so many blocks whose workers never came up, no more are asked for."""
 
@@ -30,10 +34,38 @@ FAILED_BLOCKS_IN_A_ROW = 3
 
 
 def start_kernel(config: Config) -> DataFlowKernel:
-    """Starts the executors of a Config without making it the one of this process."""
+    """Starts the executors of a Config without making it the one of this process.
+
+    Raises:
+        InterchangeEnded: An interchange ended before it said where workers find it. Parsl itself
+            would wait two minutes for its answer.
+    """
     from parsl.dataflow.dflow import DataFlowKernel
 
-    return DataFlowKernel(config)
+    started = threading.Event()
+    threading.Thread(target=_stop_waiting, args=(config.executors, started), daemon=True).start()
+    try:
+        return DataFlowKernel(config)
+    except Exception as error:
+        for executor in config.executors:
+            if interchange_pid(executor) is not None and interchange_has_ended(executor):
+                raise InterchangeEnded(ending_of(executor)) from error
+        raise
+    finally:
+        started.set()
+
+
+def _stop_waiting(executors: Sequence[Any], started: threading.Event) -> None:
+    """Ends the wait for an answer from an interchange that has died."""
+    while not started.wait(LOOK_SEC):
+        for executor in executors:
+            if interchange_pid(executor) is not None and interchange_has_ended(executor):
+                executor.command_client.zmq_context.term()  # Whoever waits on it gets an error.
+                return
+
+
+class InterchangeEnded(Exception):
+    """An interchange has died; its text says with which exit code and with what last words."""
 
 
 def run_folder(kernel: DataFlowKernel) -> Path:
@@ -75,9 +107,25 @@ def is_pool_lost(error: BaseException) -> bool:
 # The interchange: the process between this one and the workers.
 
 
-def use_interchange(executor: Any, module: str, *args: str) -> None:
-    """Has an executor start its interchange by another module, before it is started."""
-    executor.interchange_launch_cmd = [sys.executable, "-m", module, *args]
+def use_interchange(executor: Any, module: str, *args: str, log: Path) -> None:
+    """Has an executor start its interchange by another module, before it is started.
+
+    Args:
+        executor: A HighThroughputExecutor.
+        module: Its name; no file of the current folder stands in for it.
+        args: What it is given, before the path of `log`.
+        log: The file to which it writes its errors.
+    """
+    executor.interchange_launch_cmd = [sys.executable, "-P", "-m", module, *args, str(log)]
+
+
+def ending_of(executor: Any) -> str:
+    """How an interchange ended, in words: its exit code and the last line of its errors."""
+    code = wait_for_interchange(executor)
+    log = Path(executor.interchange_launch_cmd[-1])
+    words = log.read_text(errors="replace").split("\n") if log.exists() else []
+    last = next((line.strip() for line in reversed(words) if line.strip()), "")
+    return f"Parsl's interchange ended with exit code {code}" + (f": {last}" if last else "")
 
 
 def use_addresses(executor: Any, addresses: set[str]) -> None:
@@ -121,6 +169,9 @@ def drop_sockets(executor: Any) -> None:
         pipe = getattr(executor, name, None)
         if pipe is not None:
             pipe.zmq_context.destroy(linger=0)
+    client = getattr(executor, "command_client", None)
+    if client is not None:
+        client.zmq_socket.close()  # It lingers for nothing; its context may be ending already.
 
 
 class WorkerPool(NamedTuple):

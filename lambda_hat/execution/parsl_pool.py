@@ -46,11 +46,13 @@ class ParslPool:
         self._closed = False
         try:
             self._start(config)
-        except BaseException:
+        except BaseException as error:
             with blocked(*INTERRUPTS):
                 self._abandon()
                 for executor in self._executors:
                     parsl_internals.drop_sockets(executor)
+            if isinstance(error, parsl_internals.InterchangeEnded):
+                raise PoolLost(f"No worker could be started: {error}.") from error
             raise
 
     @property
@@ -190,13 +192,11 @@ class ParslPool:
 
     def _watch(self, executor: Any) -> None:
         """Fails all tasks when the interchange dies, which Parsl itself does not see."""
-        code = parsl_internals.wait_for_interchange(executor)
+        ending = parsl_internals.ending_of(executor)
         with self._lock:
             if self._closed:
                 return
-            self._lost = PoolLost(
-                f"Parsl's interchange ended with exit code {code} (logs in {self._folder})."
-            )
+            self._lost = PoolLost(f"{ending} (logs in {self._folder}).")
         self._fail_all(self._lost)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,48 @@ def artifacts_of(out: Path, layout: str, given: str | None) -> Path:
         return Path(given).absolute()
     out = out.absolute()
     return out.parents[layout.count("/")] if out.match(layout) else Path("artifacts").absolute()
+
+
+@contextmanager
+def pinned_jax() -> Iterator[None]:
+    """JAX's settings that change numbers or stop programs, at JAX's own defaults.
+
+    A shell's JAX_DEFAULT_PRNG_IMPL would otherwise give other numbers under the same id, and its
+    JAX_DEBUG_NANS would stop programs that use NaN as a mark. Use it as a decorator.
+
+    Raises:
+        RuntimeError: JAX finds no device of the platform that its variables name.
+    """
+    with ExitStack() as stack:
+        for setting in (
+            jax.default_prng_impl("threefry2x32"),
+            jax.threefry_partitionable(True),
+            jax.softmax_custom_jvp(False),
+            jax.default_matmul_precision(None),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            jax.legacy_prng_key("allow"),
+            jax.disable_jit(False),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.debug_key_reuse(False),
+            jax.check_tracer_leaks(False),
+            jax.transfer_guard("allow"),
+        ):
+            stack.enter_context(setting)
+        _find_device()
+        yield
+
+
+def _find_device() -> None:
+    try:
+        jax.devices()
+    except Exception as error:  # With a GPU's platform and no GPU, an AssertionError without text.
+        platforms = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_PLATFORM_NAME")
+        raise RuntimeError(
+            f"JAX must find a device to run on, but finds none for JAX_PLATFORMS={platforms}. "
+            f"Unset it, or run where there is one. {error}".strip()
+        ) from error
 
 
 @contextmanager

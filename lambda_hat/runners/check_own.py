@@ -14,8 +14,10 @@ from typing import Any
 from lambda_hat.conf import ConfigError, compose_problem
 from lambda_hat.problems.families.external import make_form, read_data, read_params
 from lambda_hat.problems.own_loss import check_loss, flat
+from lambda_hat.runners.boundary import pinned_jax
 
 
+@pinned_jax()
 def faults_of(spec: dict[str, Any]) -> list[str]:
     """A sentence for each thing that is wrong with the loss of an external problem."""
     config = compose_problem(spec)

@@ -26,7 +26,7 @@ from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.outlook import progress
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.references.verdict import Verdict, sample_reference
-from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, versions
+from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, pinned_jax, versions
 from lambda_hat.store import is_disk_fault, read_or_quarantine, strict, write_json
 
 _LOG = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ SCHEMA = 2
 """Part of a reference's settings; raised when the same settings come to mean other draws."""
 
 
+@pinned_jax()
 def run_hmc_reference(
     problem_spec: dict,
     out_ref_json: str,

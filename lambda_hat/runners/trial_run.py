@@ -17,7 +17,7 @@ from lambda_hat.conf.schema import ConfigError, ProblemConfig
 from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import ProblemRefused, TrainingUnfinished, training_until
-from lambda_hat.runners.boundary import load_target, noted, versions
+from lambda_hat.runners.boundary import load_target, noted, pinned_jax, versions
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
@@ -32,6 +32,7 @@ MARGIN = 0.02
 BuildConfig = Callable[[Mapping[str, Any]], SamplerConfig]
 
 
+@pinned_jax()
 def run_trial(
     problem_spec: Mapping[str, Any],
     method_cfg: Mapping[str, Any],
