@@ -138,8 +138,8 @@ PARSL: dict[str, Callable[[], bool]] = {
         executor()._result_queue_thread is None
         and "self._result_queue_thread = threading.Thread(" in start_text()
     ),
-    f"executor.{', .'.join(SOCKETS)}": lambda: all(
-        f"self.{name} = zmq_pipes." in start_text() for name in SOCKETS
+    f"executor.{', .'.join(SOCKETS)}, .command_client": lambda: all(
+        f"self.{name} = zmq_pipes." in start_text() for name in (*SOCKETS, "command_client")
     ),
     "zmq_context of each socket, with destroy(linger)": lambda: (
         all(
