@@ -69,9 +69,9 @@ def test_the_wheel_runs_in_an_empty_folder(
     done = run_installed(installed, tmp_path, *argv, "--dry-run")
     assert done.returncode == 0, done.stderr
     own = installed / PACKAGE / "shipped" / name
-    assert done.stdout.splitlines()[0].endswith(
-        f"the one that came with the package is used: {own}"
-    )
+    first, found = done.stdout.splitlines()[:2]
+    assert first == f"Reading {name} .."
+    assert found.endswith(f"the one that came with the package is used: {own}")
     assert not list(tmp_path.iterdir())
 
 

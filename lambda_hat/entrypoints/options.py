@@ -36,13 +36,23 @@ def parse_export(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv[1:])
 
 
+def parse_status(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line of `parsl-optuna status`."""
+    about = "Says how a run stands, from its files alone: from another terminal, or after a kill."
+    parser = argparse.ArgumentParser(prog="parsl-optuna status", description=about)
+    parser.add_argument("--results-dir", metavar="D", default="results", help=_DEFAULT)
+    parser.add_argument("--artifacts-dir", metavar="D", help="default: that of the run")
+    return parser.parse_args(argv[1:])
+
+
 PARSERS = {
     "parsl_optuna": parse_optuna,
     "parsl_llc": parse_llc,
+    "status": parse_status,
     "export_studies": parse_export,
 }
 """By the module of the command."""
-VERBS = {"export-studies": "export_studies"}
+VERBS = {"status": "status", "export-studies": "export_studies"}
 """Words after `parsl-optuna` that are commands of their own, with their modules."""
 _DEFAULT = "default: %(default)s"
 

@@ -41,11 +41,12 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     trial_sec = deadline_of(plan.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = LLCConsole()
-    console.show_plan(plan, workers)
+    console.show_plan(plan, workers, done=num_done(plan) if args.dry_run else 0)
     if args.dry_run:
         return DONE
     make_folders(plan.store)
     with lock_folder(plan.store.results):
+        console.keep_log(plan.store, ["parsl-llc", *argv])
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
         with LazyPool(opening, console.show_pool) as pool:
             runs = LLCRuns(
@@ -81,6 +82,13 @@ def specs_of(plan: LLCPlan) -> dict[ProblemItem, list[TrialSpec]]:
         ]
         for problem in plan.problems
     }
+
+
+def num_done(plan: LLCPlan) -> int:
+    """How many of the runs have their results already."""
+    specs = [spec for group in specs_of(plan).values() for spec in group]
+    metrics = (plan.store.metrics(spec.pid, spec.method, spec.trial_id) for spec in specs)
+    return sum(path.exists() for path in metrics)
 
 
 if __name__ == "__main__":

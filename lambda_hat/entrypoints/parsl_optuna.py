@@ -32,6 +32,7 @@ from lambda_hat.report import write_report
 from lambda_hat.runners.run_method import _build_sampler_cfg
 from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import ConfirmingConsole
+from lambda_hat.terminal.status import done_words
 from lambda_hat.terminal.tuning import Console
 from lambda_hat.tuning.confirming import confirming_specs
 from lambda_hat.tuning.fingerprint import ADVICE
@@ -39,6 +40,7 @@ from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.objective import huber_loss, llc_error, root_mean_square
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
+from lambda_hat.tuning.standing import Planned, studies_of
 from lambda_hat.tuning.study import Study
 from lambda_hat.tuning.warm_start import check_guess
 
@@ -107,11 +109,13 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     trial_sec = deadline_of(plan.settings.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = Console()
-    console.show_plan(plan, workers)
+    done = done_words(plan.store, studies_of(plan.store, planned(plan))) if args.dry_run else ()
+    console.show_plan(plan, workers, done=done)
     if args.dry_run:
         return DONE
     make_folders(plan.store)
     with lock_folder(plan.store.results):
+        console.keep_log(plan.store, ["parsl-optuna", *argv])
         outcome, studies = tune(plan, functions, console, workers)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
@@ -132,12 +136,13 @@ def tune(
         workers: The file that says where workers run; None for a thread of this process.
     """
     studies = open_studies(plan, functions, console)
+    planned(plan).write(plan.store)
     trial_sec = deadline_of(plan.settings.method_budget)
     opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
     order = [(study.problem.pid, study.method) for study in studies]
     results = Results(plan.store, warn=console.warn, order=order)
     with LazyPool(opening, console.show_pool) as pool:
-        with console.watching(studies):
+        with console.watching(studies, plan.store):
             outcome = Scheduler(
                 studies,
                 store=plan.store,
@@ -156,6 +161,13 @@ def tune(
     return outcome, studies
 
 
+def planned(plan: StudyPlan) -> Planned:
+    """What `parsl-optuna status` is told of a plan."""
+    labels = {problem.pid: problem.label for problem in plan.problems}
+    trials, artifacts = plan.settings.max_trials, str(plan.store.artifacts)
+    return Planned(labels, list(plan.methods), trials, artifacts)
+
+
 def confirm_best(
     plan: StudyPlan, studies: Sequence[Study], pool: TaskPool, console: Console
 ) -> Outcome:
@@ -166,7 +178,7 @@ def confirm_best(
         pool=pool,
         build="lambda_hat.runners.build_problem:build_problem",
         run_trial=TRIAL_RUNNER,
-        watcher=ConfirmingConsole(began=console.began),
+        watcher=ConfirmingConsole(began=console.began, log=console.log),
         warn=console.warn,
     ).run()
 

@@ -37,7 +37,9 @@ def _start(command: str) -> int:
         from lambda_hat.entrypoints.options import PARSERS, module_of
 
         module = module_of(command, sys.argv[1:])
-        PARSERS[module](sys.argv[1:])
+        args = PARSERS[module](sys.argv[1:])
+        if "config" in args:
+            print(f"Reading {args.config} ..", flush=True)  # What is imported takes a second.
         main = importlib.import_module(f"lambda_hat.entrypoints.{module}").main
     except KeyboardInterrupt:
         print("Interrupted before anything was started.", file=sys.stderr)

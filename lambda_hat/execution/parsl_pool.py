@@ -61,6 +61,11 @@ class ParslPool:
         return sum(num_workers(executor) for executor in self._executors)
 
     @property
+    def num_busy(self) -> int:
+        """How many workers run a task now, by the files that they keep meanwhile."""
+        return min(self.num_workers, sum(1 for _ in self._markers.iterdir()))
+
+    @property
     def description(self) -> str:
         """The workers, in words."""
         return " + ".join(describe(executor) for executor in self._executors)

@@ -54,6 +54,11 @@ class Pool(TaskPool, Protocol):
         ...
 
     @property
+    def num_busy(self) -> int:
+        """How many workers run a task now."""
+        ...
+
+    @property
     def description(self) -> str:
         """The workers, in words."""
         ...
@@ -67,6 +72,12 @@ class InProcessPool:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="in-process-pool")
+        self._last: Future[Any] | None = None
+
+    @property
+    def num_busy(self) -> int:
+        """See `Pool.num_busy`."""
+        return int(self._last is not None and not self._last.done())
 
     def submit(
         self,
@@ -78,7 +89,8 @@ class InProcessPool:
     ) -> Future[Any]:
         """See `Pool.submit`; `deadline_sec` is checked and has no other effect."""
         check_deadline(deadline_sec)
-        return self._executor.submit(call, name_of(function), args, kwargs)
+        self._last = self._executor.submit(call, name_of(function), args, kwargs)
+        return self._last
 
     def close(self, *, cancel: bool = False) -> None:
         """See `Pool.close`; the task that runs is always waited for."""

@@ -16,7 +16,7 @@ from lambda_hat.store.files import (
     write_json,
 )
 from lambda_hat.store.layout import Store
-from lambda_hat.store.lock import LOCK_SEC, FolderBusy, lock_folder
+from lambda_hat.store.lock import LOCK_SEC, FolderBusy, Holder, holder_of, lock_folder
 
 __all__ = [
     "DISK_FAULTS",
@@ -24,11 +24,13 @@ __all__ = [
     "TEMPORARY",
     "BrokenFile",
     "FolderBusy",
+    "Holder",
     "Store",
     "canonical_json",
     "content_id",
     "digest",
     "digest_bytes",
+    "holder_of",
     "lock_folder",
     "is_disk_fault",
     "quarantine",

@@ -24,6 +24,10 @@ class Store:
     def reference(self, pid: str) -> Path:
         return self.artifacts / "problems" / pid / "ref.json"
 
+    def partial_reference(self, pid: str) -> Path:
+        """Where a reference tells how it stands while it is computed."""
+        return self.reference(pid).with_name("ref.json.partial")
+
     def target_id(self, pid: str) -> str | None:
         """The content id of a problem's stored target; None if it is missing or damaged.
 
@@ -82,6 +86,16 @@ class Store:
     @property
     def llc_table(self) -> Path:
         return self.results / "llc_runs.parquet"
+
+    @property
+    def planned(self) -> Path:
+        """What the last parsl-optuna set out to do."""
+        return self.results / "run.json"
+
+    @property
+    def events(self) -> Path:
+        """What happened, one line an event, over all commands with this results folder."""
+        return self.results / "events.log"
 
     @property
     def logs(self) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -50,6 +52,37 @@ def lock_folder(folder: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whose results folder it is, or was."""
+
+    name: str
+    """The process, in words."""
+    alive: bool
+    """Whether it still holds the folder; it ended without a word if not, as by a kill."""
+
+
+def holder_of(folder: Path) -> Holder | None:
+    """Who holds a results folder, or was killed while holding it. Changes nothing."""
+    alive, holder = _is_held(folder / ".lock"), folder / ".holder"
+    return Holder(_holder(holder), alive) if alive or holder.exists() else None
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process has the lock, asked without taking it from anybody."""
+    try:
+        handle = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True  # Or there is no flock here, and the file is there only while it is held.
+    finally:
+        os.close(handle)
+    return False
 
 
 def _holder(path: Path) -> str:

@@ -20,14 +20,15 @@ from lambda_hat.trial import ESTIMATED, NOISY, ProblemItem
 class LLCConsole(Terminal):
     """Shows how the runs proceed; the watcher of `LLCRuns`."""
 
-    def show_plan(self, plan: LLCPlan, workers: Path | None) -> None:
-        """Shows what will run."""
+    def show_plan(self, plan: LLCPlan, workers: Path | None, *, done: int = 0) -> None:
+        """Shows what will run, and how many runs are done already."""
+        known = f"; {done} done already" if done else ""
         self.show_facts(
             {
                 "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
                 "samplers": [f"{item.name}, seed {item.seed}" for item in plan.samplers],
                 "runs": f"{len(plan.problems) * len(plan.samplers)}, "
-                f"{format_duration(plan.method_budget)} at most for each",
+                f"{format_duration(plan.method_budget)} at most for each{known}",
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
                 "artifacts": str(plan.store.artifacts),
                 "results": str(plan.store.results),

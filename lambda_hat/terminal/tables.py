@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,7 +12,6 @@ from rich.table import Table
 
 from lambda_hat.report import report_path
 from lambda_hat.report.formatting import (
-    format_duration,
     format_estimate,
     format_number,
     format_settings,
@@ -24,46 +22,8 @@ from lambda_hat.trial import ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT
 from lambda_hat.tuning.study import Study
 
-BAR = 20
 COST = ("R-hat", "ESS", "gradients", "s")
 """Titles of the columns of `_cost`."""
-
-
-def progress_table(
-    studies: Sequence[Study], begun: Set[str], waiting: Mapping[str, float]
-) -> Table:
-    """The progress of each study, one line each.
-
-    Args:
-        studies: All studies of the run.
-        begun: Names of the studies whose reference is ready.
-        waiting: Start times of references under way (monotonic seconds), by pid.
-    """
-    grid = Table.grid(padding=(0, 2))
-    several = len({study.problem for study in studies}) > 1
-    for study in studies:
-        pid, label = study.problem.pid, study.problem.label
-        name = f"{escape(label)} {study.method}" if several else study.method
-        if study.name in begun:
-            grid.add_row(name, *_progress(study))
-        elif pid in waiting:
-            elapsed = format_duration(time.monotonic() - waiting[pid])
-            grid.add_row(name, f"[dim]waits for its reference, under way for {elapsed}[/]")
-        else:
-            grid.add_row(name, "[dim]has no reference[/]")
-    return grid
-
-
-def _progress(study: Study) -> tuple[str, ...]:
-    done, best, total = study.progress.num_ended, study.progress.best, study.settings.max_trials
-    filled = min(BAR, round(BAR * done / total))
-    bar = f"[green]{'━' * filled}[/][dim]{'━' * (BAR - filled)}[/]"
-    count = f"{done}/{total}"
-    if best is None:
-        return bar, count, "[dim]no estimate yet[/]" if done else ""
-    estimate = format_estimate(best["llc_hat"], best["se_hat"])
-    noisy = " [red]noisy[/]" if best["status"] == NOISY else ""
-    return bar, count, f"best LLC {estimate}", f"error {best['error']:.2g}{noisy}"
 
 
 def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
 from rich.live import Live
 from rich.markup import escape
 
 from lambda_hat.entrypoints.plans import StudyPlan
+from lambda_hat.execution import Pool
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
 from lambda_hat.tables.reading import readable_rows
+from lambda_hat.terminal.board import Board, counts_of
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.tables import output_files, progress_table, result_tables
+from lambda_hat.terminal.tables import output_files, result_tables
 from lambda_hat.trial import ProblemItem, Reference
 from lambda_hat.tuning.study import Study
 
@@ -42,14 +43,12 @@ class Console(Terminal):
 
     def __init__(self, file: Any = None, *, began: float | None = None):
         super().__init__(file, began=began)
-        self._waiting: dict[str, float] = {}
-        self._studies: list[Study] = []
-        self._begun: set[str] = set()
+        self._board: Board | None = None
 
     # Before and after.
 
-    def show_plan(self, plan: StudyPlan, workers: Path | None) -> None:
-        """Shows what will run."""
+    def show_plan(self, plan: StudyPlan, workers: Path | None, *, done: Sequence[str] = ()) -> None:
+        """Shows what will run, and what is `done` of it, a line a problem."""
         settings = plan.settings
         self.show_facts(
             {
@@ -62,6 +61,7 @@ class Console(Terminal):
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
                 "artifacts": str(plan.store.artifacts),
                 "results": str(plan.store.results),
+                **({"done already": list(done)} if done else {}),
             }
         )
 
@@ -81,49 +81,57 @@ class Console(Terminal):
     # Meanwhile.
 
     @contextmanager
-    def watching(self, studies: Sequence[Study]) -> Iterator[None]:
-        """Shows the progress table while the block runs, if the output is a terminal."""
-        self._studies = list(studies)
+    def watching(self, studies: Sequence[Study], store: Store) -> Iterator[None]:
+        """Follows the studies while the block runs: on a terminal, on a board that is redrawn."""
+        self._board = Board(studies, store)
         if not self.is_interactive:
             yield
             return
-        live = Live(
-            get_renderable=self._board,
-            console=self.out,
-            refresh_per_second=4,
-            transient=True,
-        )
-        with live:
+        with Live(self._board, console=self.out, refresh_per_second=4, transient=True):
             yield
 
+    @property
+    def board(self) -> Board:
+        """The studies that are watched."""
+        assert self._board is not None, "nothing is watched"
+        return self._board
+
+    def show_pool(self, pool: Pool) -> None:
+        super().show_pool(pool)
+        self.board.pool = pool
+
     def reference_started(self, problem: ProblemItem) -> None:
-        self._waiting[problem.pid] = time.monotonic()
-        if not self.is_interactive:
-            self.line(f"{escape(problem.label)}: reference under way")
+        self.board.waiting[problem.pid] = time.monotonic()
+        said = f"{escape(problem.label)}: reference under way"
+        self.note(said) if self.is_interactive else self.line(said)
 
     def reference_ready(self, problem: ProblemItem, reference: Reference, reused: bool) -> None:
-        self._waiting.pop(problem.pid, None)
+        self.board.waiting.pop(problem.pid, None)
         if reference.llc_ref is None:
             return
         source = (
             "from an earlier run" if reused else f"in {format_duration(reference.runtime_sec or 0)}"
         )
         value = format_estimate(reference.llc_ref, reference.se_ref)
-        self.line(f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {source}")
+        self.line(
+            f"{escape(problem.label)}: reference LLC {value}, {reference.status}, {source}",
+            news=not reused,
+        )
         if reference.status != "ok":
             self.warn(f"{problem.label}: {reference.why}")
 
     def problem_failed(self, problem: ProblemItem, reason: str) -> None:
-        self._waiting.pop(problem.pid, None)
+        self.board.waiting.pop(problem.pid, None)
         self.line(f"[red]{escape(problem.label)} is not tuned: {escape(reason)}[/]")
 
     def study_began(self, study: Study) -> None:
-        self._begun.add(study.name)
+        self.board.begun.add(study.name)
         if study.progress.num_ended:
             done = format_count(study.progress.num_ended, "trial")
-            self.line(f"{self._name(study)}: {done} from earlier runs")
+            self.line(f"{self._name(study)}: {done} from earlier runs", news=False)
 
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None:
+        self.note(f"{self._name(study)}: {_trial(row)}")
         if self.is_interactive:
             return
         every = max(1, study.settings.max_trials // PLAIN_LINES)
@@ -133,17 +141,28 @@ class Console(Terminal):
 
     def study_ended(self, study: Study) -> None:
         why = f" ({study.stopped})" if study.stopped else ""
-        self.line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}")
+        self.line(f"{self._name(study)}: done, {self._progress(study)}{escape(why)}", news=False)
 
     def _progress(self, study: Study) -> str:
         done = f"{study.progress.num_ended} of {study.settings.max_trials} trials"
+        parts = [done, *counts_of([study])]
         best = study.progress.best
-        if best is None:
-            return f"{done}, no estimate yet"
-        return f"{done}, best error {best['error']:.3g} in trial {best['trial_number']}"
+        parts.append(
+            f"best error {best['error']:.3g} in trial {best['trial_number']}"
+            if best
+            else "no estimate yet"
+        )
+        return ", ".join(parts + self.board.time_left([study]))
 
     def _name(self, study: Study) -> str:
         return f"{escape(study.problem.label)} {study.method}"
 
-    def _board(self) -> RenderableType:
-        return progress_table(self._studies, self._begun, self._waiting)
+
+def _trial(row: Mapping[str, Any]) -> str:
+    """What a trial came to, as markup."""
+    took = "" if row["runtime_sec"] is None else f", {format_duration(row['runtime_sec'])}"
+    said = f"trial {row['trial_number']} {row['status']}{took}"
+    if row["llc_hat"] is not None:
+        estimate = format_estimate(row["llc_hat"], row["se_hat"])
+        return f"{said}: LLC {estimate}, error {row['error']:.3g}"
+    return escape(f"{said}: {row['error_msg']}")

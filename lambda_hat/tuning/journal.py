@@ -28,8 +28,6 @@ from lambda_hat.tuning.optuna_internals import (
 )
 from lambda_hat.tuning.search_samplers import Proposers
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
 _FINGERPRINT = "fingerprint"
 _RECORD = "record"
 _GUESS = "guess"

@@ -18,6 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 ENTRY_KEYS = frozenset({"op_code", "worker_id"})
 """What each line of a journal has: a step of the storage, with its kind and its writer."""
 LOCK_SUFFIX = ".lock"

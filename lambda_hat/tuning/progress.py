@@ -24,6 +24,8 @@ class StudyProgress:
         self._se_ref, self._patience = se_ref, patience
         self.num_ended = self.num_noisy = self.num_failed = self.num_lost = 0
         """Trials that have ended; noisy ones; without an estimate; and, of these, without a run."""
+        self.num_timed, self.seconds = 0, 0.0
+        """Trials with a wall time, and their seconds in all."""
         self.best: Row | None = None
         """Of the best trial, which is a complete one if there is any."""
         self.last: Row | None = None
@@ -35,12 +37,19 @@ class StudyProgress:
         self._anchor = math.inf
         """The error that a gain is measured from."""
 
+    @property
+    def mean_seconds(self) -> float | None:
+        """Wall time of a trial, on average; None as long as no trial has one."""
+        return self.seconds / self.num_timed if self.num_timed else None
+
     def take(self, row: Row) -> None:
         """Takes up the row of a trial that has ended."""
         self.last = row
         self.num_ended += 1
         self.num_failed += row["status"] not in ESTIMATED
         self.num_noisy += row["status"] == NOISY
+        if (seconds := row["runtime_sec"]) is not None:
+            self.num_timed, self.seconds = self.num_timed + 1, self.seconds + seconds
         if row["objective"] is None:
             self.num_lost += 1
         else:

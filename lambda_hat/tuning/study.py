@@ -224,6 +224,14 @@ class Study:
         goes_on = self.stopped is None and counted < self.settings.max_trials
         return goes_on or bool(self._waiting)
 
+    @property
+    def num_left(self) -> int:
+        """How many trials have still to end, those in flight counted."""
+        if self.given_up or self.stopped is not None:
+            return len(self.in_flight)
+        ended = self.progress.num_ended - self.progress.num_lost
+        return max(len(self.in_flight), self.settings.max_trials - ended)
+
     def ask(self) -> Asked:
         """Begins the next trial: one that was enqueued, or a new one, drawn.
 
