@@ -226,9 +226,12 @@ def test_a_killed_worker_pool_is_replaced(config_file: Path, tmp_path: Path) -> 
         worker_pool = pool.submit("toy_apps:whereabouts").result(TIMEOUT)["ppid"]
         future = pool.submit("toy_apps:sleep", 2.0, note=str(note))
         _wait_for(lambda: len(lines(note)) == 1)
+        processes = [psutil.Process(worker_pool), *psutil.Process(worker_pool).children()]
+        assert len(processes) >= 4  # Two workers, and what serves them their queues.
         os.kill(worker_pool, signal.SIGKILL)
         assert future.result(TIMEOUT) == 2.0
     assert len(lines(note)) == 2
+    assert _survivors(processes, within=2.0) == []
 
 
 def test_a_killed_interchange_ends_every_future(config_file: Path, tmp_path: Path) -> None:

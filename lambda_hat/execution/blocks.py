@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -70,6 +71,8 @@ def end_blocks(executor: Any) -> None:
     if is_known(executor.provider):
         for job_id in job_ids(executor):
             end_block(executor, job_id)
+        if executor.provider.label == "local":
+            _kill_local_leftovers(executor.label, within=False)
         return
     try:
         executor.provider.cancel(job_ids(executor))
@@ -111,12 +114,23 @@ def cancel_leftovers(executor: Any, token: str) -> list[str]:
     return left
 
 
-def _kill_local_leftovers(token: str) -> list[str]:
+def _kill_local_leftovers(token: str, *, within: bool = True) -> list[str]:
+    """Kills what runs in blocks whose name carries `token`, and returns the processes.
+
+    A killed worker pool leaves processes of its own behind, whose command lines say nothing: they
+    are known by JOBNAME, which Parsl sets in a block.
+
+    Args:
+        token: Part of the label of an executor.
+        within: Whether to look at command lines too, and so at worker pools themselves.
+    """
     left = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(token in word for word in process.info["cmdline"] or ()):
-            _kill_group(process.pid)
-            left.append(str(process.pid))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # It is gone, or another user's.
+            words = process.cmdline() if within else []
+            if any(token in word for word in (*words, process.environ().get("JOBNAME", ""))):
+                process.kill()
+                left.append(str(process.pid))
     return left
 
 
