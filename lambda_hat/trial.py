@@ -120,6 +120,8 @@ class TrialResult:
     """The reference that the trial was given."""
     objective: float | None = None
     """What Optuna was told; None until it was told, and where there is no study."""
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    """All that Optuna was told, by name: `objective` first, and costs where a study has several."""
     error: float | None = None
     """|llc_hat - llc_ref|."""
     runtime_sec: float | None = None

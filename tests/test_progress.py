@@ -13,6 +13,7 @@ def row(
         "error": error,
         "objective": error if objective is None else objective,
         "runtime_sec": seconds,
+        "objectives": {},
     }
 
 
@@ -29,7 +30,7 @@ def test_failed_and_lost_trials_are_counted() -> None:
     lost = {**row(None, seconds=None), "objective": None}
     progress = progress_of(row(0.5, seconds=2.0), row(None, objective=9.0, seconds=4.0), lost)
     assert (progress.num_ended, progress.num_failed, progress.num_lost) == (3, 2, 1)
-    assert progress.worst == 9.0 and progress.last is lost
+    assert progress.worst == {"error": 9.0} and progress.last is lost
 
 
 def test_nothing_is_known_of_no_trials() -> None:

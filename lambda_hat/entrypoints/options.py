@@ -16,6 +16,9 @@ def parse_optuna(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-trials", metavar="N", help="trials of each study")
     parser.add_argument("--batch-size", metavar="N", help="trials of each study in flight")
     parser.add_argument("--hmc-budget", metavar="S", help="seconds for each reference")
+    parser.add_argument(
+        "--max-seconds", metavar="S", help="the best is to have taken no longer than this"
+    )
     parser.add_argument("--plugin", metavar="FILE", help="functions of your own")
     parser.epilog = "On what such a run has written: parsl-optuna " + " | ".join(VERBS)
     return parser.parse_args(argv)

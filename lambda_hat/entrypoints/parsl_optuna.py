@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
-    names = ("max_trials", "batch_size", "hmc_budget", "method_budget")
+    names = ("max_trials", "batch_size", "hmc_budget", "method_budget", "max_seconds")
     paths = ("artifacts_dir", "results_dir", "plugin")
     options = {name: getattr(args, name) for name in (*names, *paths)}
     plan = read_study_plan(here_or_shipped(args.config), args.sets, options)
@@ -217,20 +218,15 @@ def open_studies(plan: StudyPlan, functions: StudyFunctions, console: Console) -
     Raises:
         ConfigError: Some were begun with other settings, each said in a sentence.
     """
-    studies = [
-        Study(
-            problem,
-            method,
-            plan.settings,
-            plan.space,
-            plan.store,
-            functions=functions,
-            warn=console.warn,
-        )
-        for problem in plan.problems
-        for method in plan.methods
-    ]
-    faults = [
+    studies: list[Study] = []
+    faults: list[str] = []
+    for problem, method in product(plan.problems, plan.methods):
+        try:
+            given = (problem, method, plan.settings, plan.space, plan.store)
+            studies.append(Study(*given, functions=functions, warn=console.warn))
+        except ConfigError as error:  # Its journal is a user's own, and cannot be gone on with.
+            faults += error.faults
+    faults += [
         f"Study {study.name} was begun with other settings: {'; '.join(changes)}. {ADVICE}"
         for study in studies
         if (changes := study.changes())

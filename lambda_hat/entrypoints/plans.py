@@ -36,8 +36,9 @@ from lambda_hat.entrypoints.own_losses import check_own_losses, is_own, located
 from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
+from lambda_hat.tuning.objective import COSTS, ERROR
 from lambda_hat.tuning.reference_plan import ReferencePlan
-from lambda_hat.tuning.search_samplers import read_search_sampler
+from lambda_hat.tuning.search_samplers import SearchSampler, read_search_sampler
 from lambda_hat.tuning.study import StudySettings
 from lambda_hat.tuning.warm_start import Guess
 
@@ -68,6 +69,10 @@ class OptunaSection:
     """Other seeds that each study's best settings are run with at the end."""
     enqueue_defaults: bool = True
     """Whether a study that begins tries its method's defaults first."""
+    objectives: tuple[str, ...] = (ERROR,)
+    """What is minimised: `error`, and with it `runtime_sec`, `full_gradients` or `se_hat`."""
+    max_seconds: float | None = bounded(None, above=0)
+    """A trial that took longer is not the best; null is no limit."""
     sampler: str = "tpe"
     """What proposes trials: `tpe`, `random`, `gp`, `cmaes`, `qmc` or `nsgaii`."""
 
@@ -166,6 +171,7 @@ def study_plan(
     store = _store(raw, faults)
     if optuna is not None:
         _check_objective(optuna, faults)
+        _check_objectives(optuna, search, faults)
     if faults or optuna is None or convergence is None or search is None:
         raise ConfigError(faults)
     settings = StudySettings(
@@ -179,6 +185,8 @@ def study_plan(
         enqueue_defaults=optuna.enqueue_defaults,
         enqueue=guesses,
         search=search,
+        objectives=optuna.objectives,
+        max_seconds=optuna.max_seconds,
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)
@@ -193,6 +201,26 @@ def _check_objective(optuna: OptunaSection, faults: list[str]) -> None:
         faults.append(
             f"`objective` must be huber where `huber_delta` has a number, but got {given!r}. "
             "Leave one of them out."
+        )
+
+
+def _check_objectives(
+    optuna: OptunaSection, search: SearchSampler | None, faults: list[str]
+) -> None:
+    """The error comes first, costs follow, and the sampler takes as many."""
+    names = optuna.objectives
+    known = [ERROR, *COSTS]
+    unknown = [name for name in names if name not in known]
+    faults += [unknown_name("`objectives`", name, known, "optuna") for name in unknown]
+    if not unknown and (names[:1] != (ERROR,) or len(set(names)) < len(names)):
+        faults.append(
+            f"`objectives` must begin with {ERROR} and name each once, but got {list(names)} "
+            "(optuna)."
+        )
+    if len(names) > 1 and search is not None and not search.kind.many_objectives:
+        faults.append(
+            f"`objectives` must be one for the sampler {search.name}, but got {list(names)} "
+            "(optuna). Take tpe or nsgaii."
         )
 
 

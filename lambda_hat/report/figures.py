@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lambda_hat.report.findings import select
+from lambda_hat.report.front_plot import on_front, pareto_fronts
 from lambda_hat.report.importance import importances
 from lambda_hat.report.plots import errors_by_time, estimates, history
 from lambda_hat.report.settings_plots import hyperparameters, important_settings
@@ -19,6 +20,10 @@ ESTIMATES_CAPTION = (
 TIME_CAPTION = (
     "Wall time of a whole trial in its worker, compilation included. The line is the smallest "
     "error that any trial reached in that time or less."
+)
+FRONT_CAPTION = (
+    "Joined by a line: the trials of each study that no other one beats in every objective. Faint "
+    "marks: all trials with an estimate."
 )
 HISTORY_CAPTION = (
     "Trials in the order in which they were proposed, by their error; lines are the best so far. "
@@ -51,6 +56,8 @@ def draw_all(trials: pd.DataFrame) -> list[Drawing]:
         Drawing("Error and time", TIME_CAPTION, errors_by_time(trials)),
         Drawing("Optimisation history", HISTORY_CAPTION, history(trials)),
     ]
+    if len(on_front(trials)):
+        drawings.insert(2, Drawing("Pareto front", FRONT_CAPTION, pareto_fronts(trials)))
     for method in trials.method.unique():
         if any(select(trials, trials.method == method).hyperparams):
             figure = hyperparameters(trials, method)

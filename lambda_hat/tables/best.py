@@ -13,6 +13,8 @@ from lambda_hat.store import write_bytes
 from lambda_hat.tables.confirmation import confirm
 from lambda_hat.trial import ESTIMATED, NOISY, finite
 
+Study = tuple[str, str]
+"""(pid, method)."""
 Row = Any
 """A row of the table of trials: a mapping, or a row of a pandas DataFrame."""
 
@@ -20,11 +22,14 @@ Row = Any
 def is_better(row: Row, best: Row | None) -> bool:
     """Whether a trial takes the place of the best one so far: the one decision of what is best.
 
-    A trial can be the best if it gave an estimate; a noisy one only as long as none is complete.
+    A trial can be the best if it gave an estimate, in no more than the seconds that it may take;
+    a noisy one only as long as none is complete.
     The smallest objective wins, and the first of several that are equal.
     """
     objective = finite(row["objective"])
     if row["status"] not in ESTIMATED or finite(row["error"]) is None or objective is None:
+        return False
+    if row.get("within_max_seconds") in (False,):  # It may be NumPy's.
         return False
     return best is None or _rank(row) < _rank(best)
 
@@ -41,14 +46,17 @@ def best_of(rows: Iterable[Row]) -> Row | None:
     return best
 
 
-def best_rows(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
-    """The best trial of each study, by (pid, method)."""
-    best: dict[tuple[str, str], Row] = {}
+def best_rows(rows: Iterable[Row]) -> tuple[dict[Study, Row], dict[Study, list[Row]]]:
+    """The best trial of each study, and its Pareto front where it has several objectives."""
+    best: dict[Study, Row] = {}
+    fronts: dict[Study, list[Row]] = {}
     for row in rows:
         study = (row["pid"], row["method"])
         if is_better(row, best.get(study)):
             best[study] = row
-    return best
+        if row.get("pareto"):
+            fronts.setdefault(study, []).append(row)
+    return best, fronts
 
 
 def write_best(
@@ -62,14 +70,30 @@ def write_best(
         runs: Runs without tuning, some of which may confirm a best trial.
     """
     content: dict[str, Any] = {}
-    for (pid, method), row in best_rows(rows).items():
+    best, fronts = best_rows(rows)
+    for (pid, method), row in best.items():
         names = ("problem", "llc_ref", "se_ref", "ref_status")
         entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
-        entry["methods"][method] = _best(row, runs)
+        entry["methods"][method] = _best(row, runs) | _front(fronts.get((pid, method), []))
     text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
     text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     if not (path.exists() and path.read_bytes() == text.encode()):
         write_bytes(path, text.encode())
+
+
+def _front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The Pareto front, from the smallest error to the smallest cost; nothing for one objective."""
+    if not rows:
+        return {}
+    ranked = sorted(rows, key=lambda row: row["objective"])
+    names = ("llc_hat", "se_hat", "error", "runtime_sec", "trial_number", "trial_id")
+    points = []
+    for row in ranked:
+        # A table has a column for what other studies minimise, too.
+        told = {name: value for name, value in row["objectives"].items() if value is not None}
+        settings = {"objectives": told, "hyperparams": dict(row["hyperparams"])}
+        points.append(settings | {name: row[name] for name in names})
+    return {"pareto": points}
 
 
 def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

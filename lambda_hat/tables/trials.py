@@ -31,6 +31,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "se_ref": _REAL,
     "ref_status": _TEXT,
     "objective": _REAL,
+    "pareto": _TRUTH,
+    "within_max_seconds": _TRUTH,
     "error": _REAL,
     "runtime_sec": _REAL,
     "budget_sec": _REAL,
@@ -41,6 +43,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """The scalar columns; the table also has the mappings below and a `params_<name>` per setting."""
 
 MAPPINGS: dict[str, tuple[str, ...]] = {
+    "objectives": ("error",),
     "diagnostics": ("ess", "ess_bulk", "rhat"),
     "seconds": ("setup", "compile", "sample"),
     "work": ("full_gradients",),
@@ -64,6 +67,8 @@ def trial_row(
     label: str,
     objective: float | None,
     reference: Reference | None,
+    pareto: bool | None = None,
+    max_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Makes one row of the table.
 
@@ -74,8 +79,12 @@ def trial_row(
         label: The problem's readable name.
         objective: The value told to Optuna; None if the trial was told as failed.
         reference: The reference that the trial is compared with, if any.
+        pareto: Whether it is on the study's Pareto front; None where there is one objective.
+        max_seconds: What a trial may take to be the best; None where there is no limit.
     """
     llc_ref = reference.llc_ref if reference else None
+    took = finite(result.runtime_sec)
+    within = None if max_seconds is None else took is not None and took <= max_seconds
     result = result.judged(llc_ref, reference.se_ref if reference else None)
     return {
         "pid": spec.pid,
@@ -92,8 +101,11 @@ def trial_row(
         "se_ref": reference.se_ref if reference else None,
         "ref_status": reference.status if reference else None,
         "objective": finite(objective),
+        "pareto": pareto,
+        "within_max_seconds": within,
+        "objectives": dict(result.objectives),
         "error": None if result.estimate is None else result.error,
-        "runtime_sec": finite(result.runtime_sec),
+        "runtime_sec": took,
         "budget_sec": float(spec.budget_sec),
         "budget_exhausted": bool(result.budget_exhausted),
         "seed": spec.seed,

@@ -22,16 +22,24 @@ from lambda_hat.report.formatting import format_count, format_duration, format_e
 from lambda_hat.store import Store
 from lambda_hat.tables.reading import readable_rows
 from lambda_hat.terminal.board import Board, counts_of
+from lambda_hat.terminal.front import front_tables
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.terminal.tables import output_files, result_tables
 from lambda_hat.trial import ProblemItem, Reference
-from lambda_hat.tuning.study import Study
+from lambda_hat.tuning.study import Study, StudySettings
 
 
 def _then(confirm_seeds: int) -> str:
     return (
         f", then the best with {format_count(confirm_seeds, 'other seed')}" if confirm_seeds else ""
     )
+
+
+def _objectives(settings: StudySettings) -> dict[str, str]:
+    """What is minimised, where it is more than the error; and what the best may take."""
+    names, limit = settings.objectives, settings.max_seconds
+    shown = {"objectives": ", ".join(names)} if len(names) > 1 else {}
+    return shown | ({} if limit is None else {"the best": f"within {format_duration(limit)}"})
 
 
 PLAIN_LINES = 10
@@ -56,6 +64,7 @@ class Console(Terminal):
                 "methods": ", ".join(plan.methods),
                 "trials": f"{settings.max_trials} of each method on each problem, "
                 f"{settings.batch_size} in flight{_then(plan.confirm_seeds)}",
+                **_objectives(settings),
                 "budgets": f"{format_duration(plan.reference.budget_sec)} for a reference, "
                 f"{format_duration(settings.method_budget)} for a trial",
                 "workers": str(workers) if workers else "not said (--local or --parsl-config)",
@@ -71,7 +80,8 @@ class Console(Terminal):
         """Shows the final tables, the failures, and the paths of the results."""
         self.out.print()
         runs = list(readable_rows(store.llc_table, self.warn))
-        for table in result_tables([s for s in studies if s.progress.num_ended], runs):
+        ended = [study for study in studies if study.progress.num_ended]
+        for table in [*result_tables(ended, runs), *front_tables(ended)]:
             self.out.print(table)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             self.show_facts(output_files(store))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,7 @@ def fingerprint(
     objective: str,
     method_budget: float,
     search: SearchSampler,
+    objectives: Sequence[str],
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
 
@@ -67,6 +68,7 @@ def fingerprint(
             # The two that earlier versions had are told by `huber_delta`, in their studies too.
             **({} if objective in ("abs", "huber") else {"objective": objective}),
             "method_budget": float(method_budget),
+            **({"objectives": list(objectives)} if len(objectives) > 1 else {}),
             **search.described(),
         },
         "objective": scores,

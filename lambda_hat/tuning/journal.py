@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 
+from lambda_hat.conf.checks import ConfigError
 from lambda_hat.store import replacing, write_bytes
 from lambda_hat.tuning.optuna_internals import (
     LOCK_SUFFIX,
@@ -41,6 +43,10 @@ class Journal:
         name: The study's name.
         warn: Told what was damaged and what was done about it.
         proposers: Make what is asked for.
+        num_objectives: Values that a trial is told, each to be small.
+
+    Raises:
+        ConfigError: A user made the journal, under another name or with other directions.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Journal:
         *,
         warn: Callable[[str], None],
         proposers: Proposers | None = None,
+        num_objectives: int = 1,
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_damaged_tail(path, warn)
@@ -59,9 +66,17 @@ class Journal:
         self._file = JournalFile(path, record=_RECORD)
         self.name = name
         storage = JournalStorage(self._file)
+        directions = [StudyDirection.MINIMIZE] * num_objectives
         # Creating a study that exists would still write, and a run with nothing to do must not.
-        begin = optuna.load_study if storage.get_all_studies() else optuna.create_study
-        self._study = begin(storage=storage, study_name=name)
+        if there := [study.study_name for study in storage.get_all_studies()]:
+            _check_name(path, name, there)
+            self._study = optuna.load_study(storage=storage, study_name=name)
+            if self.fingerprint is None:
+                _check_directions(path, self._study.directions, directions)
+        else:
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, directions=directions
+            )
         self._proposers = proposers or Proposers()
 
     @property
@@ -136,18 +151,22 @@ class Journal:
         return open_trial(self._study, frozen)
 
     def tell(
-        self, trial: Trial, value: float, record: dict[str, Any], shown: Mapping[str, Any]
+        self,
+        trial: Trial,
+        values: Sequence[float],
+        record: dict[str, Any],
+        shown: Mapping[str, Any],
     ) -> None:
         """Ends a trial with its score, and keeps its record.
 
         Args:
             trial: The trial.
-            value: Its score.
+            values: Its score, and its costs where the study has several objectives.
             record: What it is known by later.
             shown: What Optuna's own tools show of it, each an attribute; None is left out.
         """
         self._keep(trial, record, shown)
-        self._study.tell(trial, value)
+        self._study.tell(trial, values)
         self._file.sync()
 
     def lose(self, trial: Trial, record: dict[str, Any], shown: Mapping[str, Any]) -> None:
@@ -165,7 +184,7 @@ class Journal:
 
     def snapshot(self, path: Path) -> None:
         """Pickles the study with its finished trials, free of this storage, for users."""
-        study = optuna.create_study(study_name=self.name)
+        study = optuna.create_study(study_name=self.name, directions=self._study.directions)
         for trial in self.trials():
             if trial.state.is_finished():
                 add_unchecked(study, self._whole(trial))
@@ -183,6 +202,30 @@ class Journal:
 
     def _reseed(self, seed: int) -> None:
         self._study.sampler = self._proposers.of(seed)
+
+
+def _check_name(path: Path, name: str, there: Sequence[str]) -> None:
+    if name not in there:
+        raise ConfigError(
+            [
+                f"{path} must hold a study named {name!r}, but holds {', '.join(map(repr, there))}."
+                " Move the file away, or make the study under that name."
+            ]
+        )
+
+
+def _check_directions(
+    path: Path, there: Sequence[StudyDirection], wanted: Sequence[StudyDirection]
+) -> None:
+    if list(there) != list(wanted):
+        asked = ", ".join(one.name.lower() for one in wanted)
+        found = ", ".join(one.name.lower() for one in there)
+        raise ConfigError(
+            [
+                f"The study in {path} must have the directions {asked} (one for each objective), "
+                f"but has {found}. Move the file away, or make the study with these directions."
+            ]
+        )
 
 
 def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:

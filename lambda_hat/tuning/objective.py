@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lambda_hat.trial import TrialResult
+from lambda_hat.trial import TrialResult, finite
+
+ERROR = "error"
+"""The first objective of every study: the score of `objective_from_metrics`."""
+
+COSTS: Mapping[str, Callable[[TrialResult], float | None]] = {
+    "runtime_sec": lambda result: finite(result.runtime_sec),
+    "full_gradients": lambda result: finite(result.work.get("full_gradients")),
+    "se_hat": lambda result: finite(result.se_hat),
+}
+"""What can be minimised beside the error, from a trial's result; None where it is not known."""
 
 
 def llc_error(metrics: Mapping[str, Any], ref_llc: float) -> float:
@@ -45,3 +55,26 @@ def penalty(floor: float, worst: float) -> float:
         worst: The worst score that was told; not finite where there is none.
     """
     return max(floor, worst) if math.isfinite(worst) else floor
+
+
+def objectives_of(
+    result: TrialResult, score: float, names: Sequence[str], worst: Mapping[str, float]
+) -> dict[str, float]:
+    """What Optuna is told of a trial, by name: its score first, then its costs.
+
+    A trial without an estimate has cost nothing that is worth anything: it is told the worst so
+    far, or its own cost if that is worse.
+
+    Args:
+        result: The trial.
+        score: Of its error; a penalty where it has no estimate.
+        names: `error`, then keys of `COSTS`.
+        worst: The largest value of each name so far.
+    """
+    told = {names[0]: score}
+    for name in names[1:]:
+        own = COSTS[name](result)
+        if result.estimate is None or own is None:
+            own = max(own or 0.0, worst.get(name, 0.0))
+        told[name] = own
+    return told

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lambda_hat.tables.best import is_better
+from lambda_hat.tables.front import joined
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
+from lambda_hat.tuning.objective import ERROR
 
 Row = Mapping[str, Any]
 
@@ -30,8 +32,10 @@ class StudyProgress:
         """Of the best trial, which is a complete one if there is any."""
         self.last: Row | None = None
         """Of the trial taken up last."""
-        self.worst = -math.inf
-        """The largest objective."""
+        self.front: tuple[Row, ...] = ()
+        """Of the Pareto front, where a study has several objectives."""
+        self.worst: dict[str, float] = {}
+        """The largest value of each objective."""
         self.converged = False
         self._without_gain = 0
         self._anchor = math.inf
@@ -56,7 +60,10 @@ class StudyProgress:
             self._weigh(row)
 
     def _weigh(self, row: Row) -> None:
-        self.worst = max(self.worst, row["objective"])
+        told = row["objectives"] or {ERROR: row["objective"]}
+        self.worst |= {n: max(value, self.worst.get(n, -math.inf)) for n, value in told.items()}
+        if len(told) > 1:
+            self.front = joined(self.front, row)
         if is_better(row, self.best):
             self.best = row
         known = row["error"] if row["status"] == COMPLETE else None

@@ -32,7 +32,7 @@ from lambda_hat.trial import (
 from lambda_hat.tuning.fingerprint import differences, fingerprint, identity, reference_to_keep
 from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
-from lambda_hat.tuning.objective import penalty
+from lambda_hat.tuning.objective import ERROR, objectives_of, penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
@@ -63,6 +63,10 @@ class StudySettings:
     """What is to be tried next, unless it was before."""
     search: SearchSampler = SearchSampler()
     """What proposes the trials."""
+    objectives: tuple[str, ...] = (ERROR,)
+    """What is minimised: the error's score first, then costs."""
+    max_seconds: float | None = None
+    """What a trial may take to be the best."""
 
 
 class _Told(NamedTuple):
@@ -114,6 +118,7 @@ class Study:
             self.name,
             warn=warn,
             proposers=Proposers(settings.search, seed=study_seed),
+            num_objectives=len(settings.objectives),
         )
         if self._journal.fingerprint and self.changes():
             self._keep_coinciding_choices()
@@ -211,6 +216,7 @@ class Study:
             objective=settings.objective,
             method_budget=settings.method_budget,
             search=settings.search,
+            objectives=settings.objectives,
         )
 
     # Asking.
@@ -257,8 +263,10 @@ class Study:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
         judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
         score = self._score(judged)
-        scored = replace(judged, objective=score)
-        self._journal.tell(asked.trial, score, _record(asked, scored), self._shown(asked, scored))
+        told = objectives_of(judged, score, self.settings.objectives, self.progress.worst)
+        scored = replace(judged, objective=score, objectives=told)
+        values, shown = list(told.values()), self._shown(asked, scored)
+        self._journal.tell(asked.trial, values, _record(asked, scored), shown)
         if scored != result:
             self._write_metrics(asked.spec, scored)
         return self._end(asked, scored)
@@ -270,7 +278,7 @@ class Study:
         if math.isfinite(score):
             return score
         floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), **how)
-        return penalty(floor, self.progress.worst)
+        return penalty(floor, self.progress.worst.get(ERROR, -math.inf))
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that nobody could run; another is asked in its place."""
@@ -325,6 +333,9 @@ class Study:
             return f"Study {self.name} gave up: {self.stopped}."
         if self.progress.best is not None or self.progress.last is None:
             return None
+        if self.progress.num_failed < self.progress.num_ended:
+            limit = self.settings.max_seconds
+            return f"Study {self.name} has no trial with an estimate within {limit:g} s."
         return (
             f"Study {self.name} has no result: all {self.progress.num_ended} trials failed, the "
             f"last one because {self.progress.last['error_msg']}"
@@ -338,7 +349,9 @@ class Study:
         for trial, record in self._journal.told():
             spec = self._proposals.spec(trial.number, record["hyperparams"])
             result = TrialResult.from_json(record["metrics"])
-            yield _Told(trial.number, spec, replace(result, objective=trial.value))
+            values = dict(zip(self.settings.objectives, trial.values or (), strict=False))
+            told = replace(result, objective=values.get(ERROR), objectives=values)
+            yield _Told(trial.number, spec, told)
 
     def _row(self, told: _Told) -> dict[str, Any]:
         return trial_row(
@@ -348,7 +361,14 @@ class Study:
             label=self.problem.label,
             objective=told.result.objective,
             reference=self.reference,
+            pareto=self._is_on_front(told.number),
+            max_seconds=self.settings.max_seconds,
         )
+
+    def _is_on_front(self, number: int) -> bool | None:
+        if len(self.settings.objectives) == 1:
+            return None
+        return any(row["trial_number"] == number for row in self.progress.front)
 
     def _shown(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """What tells a failed trial from a bad estimate where only Optuna is asked."""
@@ -370,7 +390,9 @@ class Study:
         elif content.get("objective") is None and told.result.objective is not None:
             stored = TrialResult.from_json(content)
             if stored.is_of(told.result.target):
-                self._write_metrics(told.spec, replace(stored, objective=told.result.objective))
+                known = told.result
+                scored = replace(stored, objective=known.objective, objectives=known.objectives)
+                self._write_metrics(told.spec, scored)
 
     def _write_metrics(self, spec: TrialSpec, result: TrialResult) -> None:
         """Puts the objective into metrics.json, where it need not survive a power cut.
