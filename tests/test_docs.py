@@ -435,6 +435,7 @@ def test_gates() -> None:
         "gibbs": [gate.name for gate in gates.check_gibbs_gates(**given)],
         "both": [gates.check_agreement(("HMC", "SMC"), (1.0, 0.1), (1.0, 0.1)).name],
     }
+    asked["auto"] = [gates.check_elsewhere(1.0, 64).name, *asked["both"]]
     asked["tempering"] = [*asked["hmc"], gates.check_round_trips([10, 12]).name]
     for method, names in asked.items():
         told = [row[0].strip("`") for row in rows if method in row[1].split(", ")]
@@ -455,6 +456,7 @@ def test_thresholds_of_the_gates() -> None:
         "acceptance": f"{gates.ACCEPTANCE} or more",
         "moves": f"<= {gates.LEFTOVER}",
         "round_trips": f"{gates.ROUND_TRIPS} times or more",
+        "elsewhere": f"at most {gates.ELSEWHERE} of",
         "agreement": f"within {gates.AGREEMENT_SIGMAS:.0f} joint",
     }.items():
         assert number in holds[name], name

@@ -12,7 +12,12 @@ import pytest
 
 from lambda_hat.references import chains, policy
 from lambda_hat.references.engine import Attempt, Cost, EngineResult
-from lambda_hat.references.gates import Gate, no_estimate
+from lambda_hat.references.gates import (
+    Gate,
+    check_elsewhere,
+    no_estimate,
+    not_checked_elsewhere,
+)
 from lambda_hat.references.outlook import budget_that_would_do, seconds_to_gates
 from lambda_hat.references.policy import run_in_turns
 from lambda_hat.references.verdict import decide_auto
@@ -62,6 +67,7 @@ def played(
     *,
     budget: float = 10_000.0,
     settled: Callable[[Any], bool] = lambda parts: True,
+    confirm: Callable[[EngineResult, float], EngineResult] = lambda result, seconds: result,
 ) -> tuple[list[tuple[str, float]], dict[str, EngineResult]]:
     """The turns that were given, (engine, seconds in all), and what came of them."""
     turns: list[tuple[str, float]] = []
@@ -74,7 +80,7 @@ def played(
         costs[name] = found.cost.total
         return found
 
-    return turns, run_in_turns(sample, settled, budget)
+    return turns, run_in_turns(sample, confirm, settled, budget)
 
 
 def slow(*gates: str) -> Callable[[float], EngineResult]:
@@ -101,8 +107,41 @@ def test_gates_that_hold_early_by_the_clock_do_not_end_it(clock: Callable) -> No
     turns, parts = played(clock, {"hmc": hmc})
     assert turns == [("hmc", 60.0), ("hmc", 120.0), ("hmc", 240.0)] and parts["hmc"].finished
     turns, parts = played(clock, {"hmc": hmc}, budget=100.0)
-    assert turns == [("hmc", 60.0), ("hmc", 100.0)]
+    assert turns == [("hmc", 60.0), ("hmc", 90.0)]  # What is left is for chains from elsewhere.
     assert not decide_auto(parts).failed, "with the budget spent, what there is counts"
+
+
+def elsewhere(scatter: float, costs: float) -> Callable[[EngineResult, float], EngineResult]:
+    """Chains from elsewhere that scatter so much, and take so long."""
+
+    def confirm(result: EngineResult, seconds: float) -> EngineResult:
+        late = seconds < costs
+        gate = not_checked_elsewhere() if late else check_elsewhere(scatter, 64)
+        cost = result.cost + Cost({"elsewhere": max(min(seconds, costs), 0.0)})
+        return replace(result, gates=(*result.gates, gate), cost=cost)
+
+    return confirm
+
+
+def test_chains_that_others_contradict_are_given_up(clock: Callable) -> None:
+    engines = {"hmc": lambda until: result(12.0, llc=4.0), "tempering": lambda until: result(9.0)}
+    turns, parts = played(clock, engines, confirm=elsewhere(2.9, 3.0))
+    assert turns == [("hmc", 60.0), ("tempering", 60.0)]
+    verdict = decide_auto(parts)
+    assert (verdict.method, verdict.number[0]) == ("tempering", 5.0) and not verdict.failed
+    turns, parts = played(clock, engines, confirm=elsewhere(1.1, 3.0))
+    assert turns == [("hmc", 60.0)] and not decide_auto(parts).failed
+    # And where replica exchange comes to no end, neither does the reference.
+    slow_one = {**engines, "tempering": slow("ess_bulk")}
+    _, parts = played(clock, slow_one, confirm=elsewhere(2.9, 3.0))
+    assert decide_auto(parts).failed and decide_auto(parts).method == "tempering"
+
+
+def test_chains_that_nothing_had_time_to_confirm_are_not_believed(clock: Callable) -> None:
+    engines = {"hmc": lambda until: replace(result(until), finished=False)}
+    for costs, reasons in ((10.0, []), (30.0, ["elsewhere"])):
+        _, parts = played(clock, engines, budget=50.0, confirm=elsewhere(1.0, costs))
+        assert [gate.name for gate in decide_auto(parts).failed] == reasons
 
 
 def test_chains_that_creep_make_way_and_the_nearest_goes_on(

@@ -21,6 +21,7 @@ from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import check_round_trips
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.tempering import sample_tempering
+from lambda_hat.references.verdict import sample_reference
 from lambda_hat.samplers import loop, program
 from lambda_hat.target import Target, make_target
 
@@ -146,6 +147,30 @@ def test_two_basins_are_weighed_that_chains_of_one_temperature_never_see(tmp_pat
     assert found.llc is not None and found.se is not None and failed(found) == []
     assert abs(found.llc - llc) < 3 * found.se
     assert min(found.diagnostics["round_trips"]) > 100
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_reference_of_two_basins_is_right_or_unreliable(seed: int, tmp_path: Path) -> None:
+    """HMC's chains never leave the first basin; short chains from elsewhere find the second."""
+    toy: Any = Toy()
+    asked = {"budget_sec": LONG, "seed": seed, "folder": tmp_path}
+    verdict = sample_reference(toy, ReferenceConfig(), **asked)
+    blind = verdict.parts["hmc"]
+    assert failed(blind) == ["elsewhere"] and blind.llc is not None
+    assert abs(blind.diagnostics["elsewhere_llc"] - toy.exact[0]) < abs(blind.llc - toy.exact[0])
+    llc, se = verdict.number
+    assert verdict.method == "tempering" and verdict.failed == () and llc and se
+    assert abs(llc - toy.exact[0]) < 3 * se
+
+
+def test_too_little_time_to_see_both_basins_is_unreliable(tmp_path: Path) -> None:
+    """A budget that is spent by the time that HMC passes, blind as it is."""
+    toy: Any = Toy()
+    asked = {"budget_sec": LONG, "seed": 1, "checkpoint": tmp_path / "hmc_chains.ckpt"}
+    blind = sample_hmc(toy, ReferenceConfig(), **asked)
+    asked = {"budget_sec": blind.cost.total, "seed": 1, "folder": tmp_path}
+    verdict = sample_reference(toy, ReferenceConfig(), **asked)
+    assert failed(blind) == [] and verdict.failed
 
 
 # Ladders.

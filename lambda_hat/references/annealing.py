@@ -138,8 +138,8 @@ class Run:
         for _ in range(MAX_SWEEPS_AT_LAST if last else MAX_SWEEPS):
             population, _ = self._sweep(population, weighing, adapt=True)
             leftover = max(
-                abs(_correlation(start.excess, population.excess)),
-                abs(_correlation(start.distance, population.distance)),
+                abs(correlation(start.excess, population.excess)),
+                abs(correlation(start.distance, population.distance)),
             )
             if leftover < below:
                 break
@@ -200,7 +200,7 @@ class Run:
         return jax.random.fold_in(self._key, self._calls)
 
 
-def _correlation(x: Any, y: Any) -> float:
+def correlation(x: Any, y: Any) -> float:
     """Between the particles' values before and after; 1 where one of them does not vary."""
     x, y = np.asarray(x) - np.mean(x), np.asarray(y) - np.mean(y)
     scale = float(np.sqrt((x**2).sum() * (y**2).sum()))

@@ -91,6 +91,11 @@ class Chains:
         return sum(self._runner.progress.seconds.values())
 
     @property
+    def runner(self) -> Runner:
+        """What runs them."""
+        return self._runner
+
+    @property
     def state(self) -> Any:
         """Where the chains stand."""
         return self._runner.progress.state

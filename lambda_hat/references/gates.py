@@ -26,6 +26,8 @@ GROWTH = 1.5
 """How much longer chains get each time a gate fails that more draws can fix."""
 OF_THE_TARGET = ("positive", "below_minimum", "shift_bias", "float64")
 """Gates that fail for every engine, once its chains mix: w* is not what it should be."""
+ELSEWHERE = 1.5
+"""How far short chains from elsewhere may scatter around an LLC, in units of their errors."""
 MIXING = ("rhat", "ess_bulk", "relative_se")
 """HMC's gates that fail where chains mix slowly, and nothing else need be wrong."""
 
@@ -156,6 +158,33 @@ def check_round_trips(trips: Sequence[int]) -> Gate:
         f"below {ROUND_TRIPS}: what they saw of the posterior depends on where they began. "
         f"{_LONGER}, or {_TETHER}.",
     )  # fmt: skip
+
+
+def check_elsewhere(scatter: float, num_chains: int) -> Gate:
+    """Whether short chains that began elsewhere give the LLC of chains that began around w*.
+
+    Args:
+        scatter: root mean square of their distances from it, in units of what they should be.
+        num_chains: how many there are.
+    """
+    told = f"{num_chains} short chains that began elsewhere, where draws of the tether were "
+    lie = f"annealed to, lie {scatter:.2f} of their standard errors from it (root mean square)"
+    return _gate(
+        "elsewhere", scatter, ELSEWHERE, scatter <= ELSEWHERE,
+        holds=f"No part of the posterior was missed: {told}{lie}, at most {ELSEWHERE}.",
+        fails=f"{told}{lie}, above {ELSEWHERE}: chains that begin around w* miss a part of the "
+        "posterior. Set reference.method to auto or tempering, which weighs its parts, with an "
+        f"HMC budget that is large enough for it; or {_TETHER}.",
+    )  # fmt: skip
+
+
+def not_checked_elsewhere() -> Gate:
+    """The gate of chains whose budget was spent before any could begin elsewhere."""
+    sentence = (
+        "The budget ended before short chains that begin elsewhere could show whether a part of "
+        "the posterior was missed. Raise the HMC budget by half."
+    )
+    return Gate("elsewhere", None, ELSEWHERE, False, True, sentence)
 
 
 def check_agreement(

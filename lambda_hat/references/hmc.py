@@ -3,12 +3,15 @@
 A pilot of the chains says what they need. Where too many transitions diverge, they start again
 with half the distance between their target acceptance and one, which is to say with smaller
 steps; where they mix too slowly for the gates, with longer trajectories. What was tried before
-is counted in the cost, and its draws are not used.
+is counted in the cost, and its draws are not used. All of them begin around w*: `confirm_hmc` asks
+short chains that begin elsewhere whether that was enough.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +19,12 @@ import jax
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problems import Problem
+from lambda_hat.references.annealing import OutOfTime
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
-from lambda_hat.references.engine import Attempt, EngineResult, Watch
+from lambda_hat.references.elsewhere import look_elsewhere
+from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
+from lambda_hat.references.gates import check_elsewhere, not_checked_elsewhere
 from lambda_hat.samplers import hmc
 from lambda_hat.store import digest
 
@@ -31,6 +37,8 @@ give 800 of the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
+_ELSEWHERE_KEY = 1
+"""What the key of chains from elsewhere is folded with; theirs is the seed's."""
 
 
 class Tuning(NamedTuple):
@@ -77,10 +85,9 @@ def sample_hmc(
     Returns:
         Its estimate, with draws counted by chain; without one a gate says why.
     """
-    identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
-    task = Task(problem, config, seed, checkpoint, identity, watch)
+    task = _task(problem, config, seed, checkpoint, watch)
     with jax.enable_x64(True):
-        stored = load_checkpoint(checkpoint, identity=identity)
+        stored = load_checkpoint(checkpoint, identity=task.identity)
         first = Tuning(config.target_accept, config.num_integration_steps)
         tuning = Tuning(**stored.tuning) if stored else first
         attempts = stored.attempts if stored else ()
@@ -93,6 +100,62 @@ def sample_hmc(
                 return result
             because = "divergences" if other.target_accept > tuning.target_accept else "ess_bulk"
             tuning, attempts, resume = other, chains.given_up(because), None
+
+
+def confirm_hmc(
+    problem: Problem,
+    config: ReferenceConfig,
+    result: EngineResult,
+    *,
+    budget_sec: float,
+    seed: int,
+    checkpoint: Path,
+) -> EngineResult:
+    """The result with one more gate: whether chains that begin elsewhere give the same number.
+
+    Args:
+        problem: what was sampled.
+        config: as it was then.
+        result: what `sample_hmc` gave.
+        budget_sec: wall time for this alone.
+        seed: of the chains.
+        checkpoint: their file.
+    """
+    began, task = time.monotonic(), _task(problem, config, seed, checkpoint, None)
+    stored = load_checkpoint(checkpoint, identity=task.identity)
+    if stored is None or result.llc is None or result.se is None:
+        return replace(result, gates=(*result.gates, not_checked_elsewhere()))
+    found: dict[str, Any] = {}
+    work, gate = 0.0, not_checked_elsewhere()
+    with jax.enable_x64(True):
+        tuning = Tuning(**stored.tuning)
+        chains = _chains(task, tuning, stored.attempts, stored.rebuild)
+        key = jax.random.fold_in(jax.random.key(seed), _ELSEWHERE_KEY)
+        try:
+            other = look_elsewhere(
+                chains.runner,
+                target_accept=tuning.target_accept,
+                key=key,
+                deadline=began + budget_sec,
+            )
+        except OutOfTime:
+            pass
+        else:
+            num_chains, work = len(other.llc), other.work
+            scatter = other.scatter(result.llc, result.se, result.draws * config.num_chains)
+            gate = check_elsewhere(scatter, num_chains)
+            error = float(other.llc.std(ddof=1)) / math.sqrt(num_chains)
+            found = {"elsewhere_llc": float(other.llc.mean()), "elsewhere_llc_se": error}
+    cost = Cost({"elsewhere": time.monotonic() - began}, work)
+    told = {"gates": (*result.gates, gate), "diagnostics": {**result.diagnostics, **found}}
+    return replace(result, cost=result.cost + cost, **told)
+
+
+def _task(
+    problem: Problem, config: ReferenceConfig, seed: int, checkpoint: Path, watch: Watch | None
+) -> Task:
+    identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
+    return Task(problem, config, seed, checkpoint, identity, watch)
 
 
 def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:

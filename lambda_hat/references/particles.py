@@ -139,7 +139,7 @@ def build(form: Form, num_particles: int, batch: int, dense: bool) -> Programs:
         temperature = jnp.where(delta >= left, 1.0, population.temperature + delta)
         tempered = fields._replace(temperature=temperature)
         weighing = Weighing(
-            covariance=_covariance(population.position, weights, effective, dense),
+            covariance=weighted_covariance(population.position, weights, effective, dense),
             log_z=jax.nn.logsumexp(log_weights) - math.log(num_particles),
             ess=jnp.asarray(effective),
             unique=jnp.sum(jnp.bincount(tempered.root, length=num_particles) > 0),
@@ -198,12 +198,12 @@ def compile_programs(
     return Programs(start, temper, sweep), _COMPILED.seconds - before
 
 
-def _covariance(position: Array, weights: Array, effective: Any, dense: bool) -> Array:
+def weighted_covariance(position: Any, weights: Any, effective: Any, dense: bool) -> Array:
     """Weighted covariance, shrunk to its diagonal where there are few particles a dimension."""
     centred = position - weights @ position
     diagonal = weights @ centred**2
     if not dense:
-        return diagonal
+        return jnp.asarray(diagonal)
     d = position.shape[1]
     full = (centred * weights[:, None]).T @ centred
     share = d / (d + effective)

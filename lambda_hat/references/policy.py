@@ -1,10 +1,11 @@
 """Which engine runs when: HMC first, then what else is needed until the gates hold.
 
 HMC is the cheapest where it works. Where its chains mix so slowly that the gates would hold
-late, or diverge however small their steps, replica exchange has its turn. From then on the engine
-goes on that is nearest to its gates, going by its own rate. A turn is as long as all of an
-engine's turns before, so that a wrong choice costs a factor and no more. SMC is tried where both
-have given up.
+late, or diverge however small their steps, replica exchange has its turn; and where their gates
+hold, but short chains that begin elsewhere show that a part of the posterior was missed. From then
+on the engine goes on that is nearest to its gates, going by its own rate. A turn is as long as all
+of an engine's turns before, so that a wrong choice costs a factor and no more. SMC is tried where
+both have given up.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ ORDER = ("hmc", "tempering")
 LAST = "smc"
 FIRST_TURN = 60.0
 """Seconds of an engine's first turn."""
+CHECKED = "hmc"
+"""The engine whose chains all begin around w*, so that others must confirm it."""
+RESERVE = 0.25
+"""Share of its last turn that is kept for this."""
 PATIENCE = 4.0
 """An engine is not tried as long as those before need less than so many times what they cost."""
 
 
 def run_in_turns(
     sample: Callable[[str, float], EngineResult],
+    confirm: Callable[[EngineResult, float], EngineResult],
     settled: Callable[[Mapping[str, EngineResult]], bool],
     budget_sec: float,
 ) -> dict[str, EngineResult]:
@@ -35,6 +41,8 @@ def run_in_turns(
     Args:
         sample: runs the engine of a name until it has cost so many seconds in all, those of
             earlier runs counted; it may end before.
+        confirm: adds to the result of `CHECKED`, whose gates hold, the gate that chains from
+            elsewhere give it, within so many seconds.
         settled: whether what engines gave holds together, where one has passed.
         budget_sec: wall time of all.
 
@@ -44,26 +52,42 @@ def run_in_turns(
     began, given_up = time.monotonic(), set[str]()
     parts: dict[str, EngineResult] = {}
     while True:
-        spent = sum(part.cost.total for part in parts.values())
-        left = budget_sec - max(time.monotonic() - began, spent)
-        name = _next(parts, given_up)
+        left, name = _left(parts, began, budget_sec), _next(parts, given_up)
         if name is None or (parts and left <= 0.0):
             return parts
         before = parts[name].cost.total if name in parts else 0.0
         turn = math.inf if name == LAST else max(FIRST_TURN, before)  # Its runs can't be cut.
-        until = before + min(max(left, 0.0), turn)
-        parts[name] = result = sample(name, until)
+        last, length = left <= turn, min(max(left, 0.0), turn)
+        early = before + (1.0 - RESERVE) * length
+        if last and length > 0.0 and name == CHECKED and _ends(result := sample(name, early)):
+            length = early - before
+        else:
+            result = sample(name, before + length)
+        parts[name] = result
+        if holds := not result.failed and (result.finished or last):
+            if name == CHECKED:
+                parts[name] = result = confirm(result, _left(parts, began, budget_sec))
+            if not result.failed and settled(parts):
+                return parts
         if any(gate.name in OF_THE_TARGET for gate in result.failed if _is_certain(result)):
             return parts
-        if result.passed and settled(parts):
-            return parts
-        if result.passed or (result.hopeless and result.cost.total < until):
+        if holds or (result.hopeless and result.cost.total < before + length):
             given_up.add(name)
 
 
 def nearest(parts: Mapping[str, EngineResult]) -> str:
-    """The engine that passed, or else is nearest to its gates."""
-    return min(parts, key=lambda name: _remaining(parts[name]))
+    """The engine that passed, or else has a number and is nearest to its gates."""
+    return min(parts, key=lambda name: (parts[name].llc is None, _remaining(parts[name])))
+
+
+def _ends(result: EngineResult) -> bool:
+    """Whether no draw is missing, or none would help."""
+    return not result.failed or result.hopeless
+
+
+def _left(parts: Mapping[str, EngineResult], began: float, budget_sec: float) -> float:
+    spent = sum(part.cost.total for part in parts.values())
+    return budget_sec - max(time.monotonic() - began, spent)
 
 
 def _next(parts: Mapping[str, EngineResult], given_up: set[str]) -> str | None:

@@ -15,7 +15,7 @@ from lambda_hat.problems import Problem
 from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gates import MIXING, Gate, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs
-from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.references.hmc import confirm_hmc, sample_hmc
 from lambda_hat.references.outlook import budget_that_would_do
 from lambda_hat.references.policy import nearest, run_in_turns
 from lambda_hat.references.smc import sample_smc
@@ -97,7 +97,8 @@ def sample_reference(
 ) -> Verdict:
     """Runs what `config.method` asks for and decides.
 
-    With `auto` engines take turns until one passes its gates; with `both`, HMC has the first half
+    With `auto` engines take turns until one passes its gates, HMC's confirmed by chains that begin
+    elsewhere; with `both`, HMC has the first half
     of the budget and SMC what is left.
 
     Args:
@@ -115,8 +116,12 @@ def sample_reference(
         given = {"seed": seed, "checkpoint": folder / engine.checkpoint, "watch": told}
         return engine.sample(problem, config, budget_sec=seconds, **given)
 
+    def confirm(result: EngineResult, seconds: float) -> EngineResult:
+        given = {"seed": seed, "checkpoint": folder / ENGINES["hmc"].checkpoint}
+        return confirm_hmc(problem, config, result, budget_sec=seconds, **given)
+
     if config.method == "auto":
-        return decide_auto(run_in_turns(sample, _settled, budget_sec))
+        return decide_auto(run_in_turns(sample, confirm, _settled, budget_sec))
     if config.method != "both":
         return decide({config.method: sample(config.method, budget_sec)})
     began = time.monotonic()

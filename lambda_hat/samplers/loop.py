@@ -19,7 +19,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.samplers import program
 from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, State
-from lambda_hat.target import Target
+from lambda_hat.target import Arrays, Target
 
 CHUNK_SECONDS = 0.5
 """How long one compiled call should take: the deadline is looked at between calls."""
@@ -144,12 +144,9 @@ class Runner:
             stride = min(thin, steps) if warmup else thin
             count = max(1, min(steps // stride, _affordable(per_draw, left)))
             began = time.monotonic()
+            counts = _counts(progress.step, count, stride)
             state, rows = self._advance_program(
-                self._key,
-                self.target.arrays,
-                self._settings,
-                progress.state,
-                *_counts(progress.step, count, stride),
+                self._key, self.target.arrays, self._settings, progress.state, *counts
             )
             progress.state = jax.block_until_ready(state)
             took = time.monotonic() - began
@@ -160,6 +157,24 @@ class Runner:
             last = (progress.warmup_rows if warmup else progress.rows)[-1]
             progress.diverged = not np.isfinite(last["loss"]).all()
             self._stopped = progress.diverged or bool(on_chunk and on_chunk(progress))
+
+    def advance(
+        self, key: PRNGKeyArray, arrays: Arrays, state: State, count: int
+    ) -> tuple[State, dict[str, np.ndarray]]:
+        """Steps of other chains with the same program, after warm-up; progress stays as it is.
+
+        Args:
+            key: the only source of randomness of these steps.
+            arrays: of a target of the same shape.
+            state: where the chains stand.
+            count: how many steps, at most `program.CHUNK_DRAWS`.
+
+        Returns:
+            Where they stand then, and what was recorded of each step, name -> [count, chains].
+        """
+        counts = _counts(self.plan.num_warmup, count, 1)
+        state, rows = self._advance_program(key, arrays, self._settings, state, *counts)
+        return state, _fields(rows, count, 1)
 
     def summary(self) -> dict[str, float]:
         """The sampler's own scalars at the end of the run."""

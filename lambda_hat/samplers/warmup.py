@@ -113,6 +113,14 @@ def _cast_like(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), tree, like)
 
 
+def frozen(adaptation: Adaptation, step_size: Scalar, inverse_mass_matrix: Array) -> Adaptation:
+    """An adaptation that has ended, with these instead of what it found."""
+    log_step_size = jnp.log(step_size)
+    averaging = adaptation.averaging._replace(log_step_size_avg=log_step_size)
+    metric = adaptation.metric._replace(inverse_mass_matrix=inverse_mass_matrix)
+    return _cast_like(Adaptation(averaging, metric), adaptation)
+
+
 def current_step_size(adaptation: Adaptation, adapting: Array) -> Array:
     """The step size now: the wandering one while adapting, its average afterwards."""
     averaging = adaptation.averaging
