@@ -70,7 +70,7 @@ def test_a_run_with_nothing_to_do_starts_no_worker_and_writes_no_result(
     assert run() == 0
     write(LLC_CONFIG, "llc.yaml")
     llc = ["--config", "llc.yaml", "--local"]
-    assert parsl_llc.main(llc) == 0
+    assert parsl_llc.main(llc) == 0 and run() == 0, "its runs of the defaults confirm as well"
 
     def times() -> dict[Path, int]:
         files = [path for path in Path().rglob("*") if path.is_file() and path.name != ".lock"]

@@ -15,7 +15,11 @@ from lambda_hat.entrypoints import parsl_llc, parsl_optuna
 from lambda_hat.store import TEMPORARY
 
 ROUNDS = 40
-CONFIG = {"problems": [{"model": "quadratic"}], "methods": ["vi", "sgld"]}
+CONFIG = {
+    "problems": [{"model": "quadratic"}],
+    "methods": ["vi", "sgld"],
+    "optuna": {"confirm_seeds": 0},
+}
 LLC_CONFIG = {
     "problems": [{"model": "quadratic"}],
     "samplers": [{"name": "vi", "seed": seed} for seed in range(4)],

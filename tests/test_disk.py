@@ -18,7 +18,7 @@ from lambda_hat.entrypoints import parsl_llc, parsl_optuna
 CONFIG = {
     "problems": [{"model": "quadratic"}],
     "methods": ["vi", "sgld"],
-    "optuna": {"max_trials": 40, "batch_size": 4},
+    "optuna": {"max_trials": 40, "batch_size": 4, "confirm_seeds": 0},
 }
 LLC_CONFIG = {
     "problems": [{"model": "quadratic"}],

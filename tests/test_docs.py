@@ -38,7 +38,7 @@ from lambda_hat.entrypoints.plans import (
 from lambda_hat.references import gates
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store
-from lambda_hat.tables.best import write_best
+from lambda_hat.tables.best_file import write_best
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_table
 from lambda_hat.trial import Reference, TrialResult, TrialSpec

@@ -326,7 +326,7 @@ def test_settings_are_checked_without_jax() -> None:
 SMALL = {
     "problems": [{"model": "quadratic", "data": "small"}],
     "methods": ["vi"],
-    "optuna": {"max_trials": 2, "batch_size": 2, "method_budget_sec": 600},
+    "optuna": {"max_trials": 2, "batch_size": 2, "method_budget_sec": 600, "confirm_seeds": 0},
     "reference": {"num_draws": 200, "num_warmup": 100, "accept_unreliable": True},
 }
 OBJECTIVE = "    return diff\n"
@@ -465,7 +465,7 @@ def test_a_plugin_acts_on_the_command_and_on_its_workers(copy: Copy) -> None:
     check_edited_trials()
     confirming = pd.read_parquet("results/llc_runs.parquet")
     assert set(confirming.status) <= set(ESTIMATED), confirming.error_msg.tolist()
-    assert len(confirming) == 1
+    assert len(confirming) == 3  # Both trials' settings and the defaults.
     write(PLUGIN + "# Another text.\n", "my_study.py")
     again = copy.run("--plugin", "my_study.py")
     assert again.returncode == 2 and "plugin was" in again.stderr
@@ -535,7 +535,8 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
 def tune(**optuna_section: Any) -> pd.DataFrame:
     """Runs the command with instant trials; returns the table by trial number."""
     raw = {"problems": [{"model": "small", "data": "small"}], "methods": ["vi"]}
-    raw["optuna"] = {"max_trials": 3, "enqueue_defaults": False, **optuna_section}
+    raw["optuna"] = {"max_trials": 3, "confirm_seeds": 0}
+    raw["optuna"] |= {"enqueue_defaults": False, **optuna_section}
     assert main(["--config", str(write(raw)), "--local"]) == 0
     return trials().set_index("trial_number")
 
@@ -648,7 +649,7 @@ def test_a_guess_that_cannot_be_is_bad_input(
 
 def test_batches_of_all_rows_are_one_choice(instant: None) -> None:
     raw = {"problems": [{"model": "small", "data": "small"}], "methods": ["sgld"]}
-    raw["optuna"] = {"max_trials": 2}
+    raw["optuna"] = {"max_trials": 2, "confirm_seeds": 0}
     argv = ["--config", str(write(raw)), "--local"]
     assert main(argv) == 0
     [path] = Path("results").rglob("*.pkl")

@@ -22,7 +22,7 @@ METHODS = ("sgld", "mclmc")
 CONFIG = {
     "problems": [{"model": "quadratic", "data": "small"}, {"model": "small", "data": "small"}],
     "methods": list(METHODS),
-    "optuna": {"batch_size": 3, "hmc_budget_sec": 120, "method_budget_sec": 60, "seed": 0},
+    "optuna": {"batch_size": 3, "hmc_budget_sec": 120, "method_budget_sec": 60, "confirm_seeds": 0},
     "reference": {"num_draws": 1000, "num_warmup": 300, "accept_unreliable": True},
     "search_space": {
         "sgld": {"steps": {"low": 20_000, "high": 40_000}, "eta0": {"low": 1e-5, "high": 1e-3}},

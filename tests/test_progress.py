@@ -14,6 +14,7 @@ def row(
         "objective": error if objective is None else objective,
         "runtime_sec": seconds,
         "objectives": {},
+        "trial_number": 0,
     }
 
 

@@ -28,7 +28,7 @@ from lambda_hat.runners.run_method import run_method_trial
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = {"model": "quadratic"}
-CONFIG = {"problems": [PROBLEM], "methods": ["vi"], "optuna": {"max_trials": 2}}
+CONFIG = {"problems": [PROBLEM], "methods": ["vi"], "optuna": {"max_trials": 2, "confirm_seeds": 0}}
 
 
 @pytest.fixture

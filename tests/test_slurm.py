@@ -219,7 +219,8 @@ def test_a_reference_that_outlasts_its_jobs_goes_on_in_the_next(
 LINE = {
     "problems": [{"model": "quadratic", "data": "small"}],
     "methods": ["sgld", "mclmc"],
-    "optuna": {"max_trials": 4, "batch_size": 2, "hmc_budget_sec": 120, "method_budget_sec": 60},
+    "optuna": {"max_trials": 4, "batch_size": 2, "hmc_budget_sec": 120, "method_budget_sec": 60}
+    | {"confirm_seeds": 0},
     "reference": {"num_draws": 2_000},
     "search_space": {
         "sgld": {"steps": {"low": 5_000, "high": 9_000}, "eta0": {"low": 1e-5, "high": 1e-3}},

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lambda_hat.tables.best import write_best
+from lambda_hat.tables.best_file import write_best
 from lambda_hat.tables.reading import read_table, readable_rows
 from lambda_hat.tables.trials import MAPPINGS, trial_row, write_table
 from lambda_hat.trial import Reference, TrialResult, TrialSpec

@@ -12,7 +12,7 @@ import pytest
 from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
 from lambda_hat.runners.run_method import run_method_trial
 from lambda_hat.store import read_json
-from lambda_hat.tables.best import best_of
+from lambda_hat.tables.best import shortlist_of
 from lambda_hat.trial import TrialResult
 from lambda_hat.trial_gates import ESS_BULK, INTERVAL, RHAT, check_trial, interval, noise
 
@@ -89,11 +89,15 @@ def test_luck_does_not_win(delta: float | None) -> None:
 
 
 def test_no_noisy_trial_is_the_best_while_one_is_complete() -> None:
+    said = [("noisy", 0.1), ("complete", 9.0), ("complete", 8.0), ("noisy", 0.0)]
+    given = {"se_hat": 0.1, "llc_ref": 5.0, "se_ref": 0.1}
     rows = [
-        {"status": status, "error": score, "objective": score}
-        for status, score in [("noisy", 0.1), ("complete", 9.0), ("complete", 8.0), ("noisy", 0.0)]
+        {**given, "status": status, "error": score, "objective": score, "trial_number": number}
+        | {"hyperparams": {"lr": number}}
+        for number, (status, score) in enumerate(said)
     ]
-    assert best_of(rows) is rows[2] and best_of([rows[0], rows[3]]) is rows[3]
+    assert [row["error"] for row in shortlist_of(rows).best] == [8.0, 9.0, 0.0]
+    assert shortlist_of([rows[0], rows[3]]).best[0] is rows[3]
 
 
 def test_an_sgld_that_does_not_move_is_noisy(tmp_path: Path) -> None:

@@ -50,7 +50,6 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
         with LazyPool(opening, console.show_pool) as pool:
             runs = LLCRuns(
-                specs_of(plan),
                 store=plan.store,
                 pool=pool,
                 build="lambda_hat.runners.build_problem:build_problem",
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
                 watcher=console,
                 warn=console.warn,
             )
-            outcome = runs.run() + Outcome(tuple(runs.without_estimate))
+            outcome = runs.run(specs_of(plan)) + Outcome(tuple(runs.without_estimate))
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
         if not outcome.interrupted and plan.store.trials_table.exists():
             write_report(plan.store)  # The page of the studies shows these runs as well.

@@ -26,7 +26,7 @@ from lambda_hat.entrypoints.plans import StudyPlan, read_study_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.execution import LazyPool, TaskPool, open_pool
-from lambda_hat.execution.event_loop import Outcome
+from lambda_hat.execution.event_loop import EventLoop, Outcome
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
@@ -144,20 +144,7 @@ def tune(
     results = Results(plan.store, warn=console.warn, order=order)
     with LazyPool(opening, console.show_pool) as pool:
         with console.watching(studies, plan.store):
-            outcome = Scheduler(
-                studies,
-                store=plan.store,
-                results=results,
-                reference=plan.reference,
-                pool=pool,
-                run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
-                run_trial=TRIAL_RUNNER,
-                observer=console,
-                warn=console.warn,
-            ).run()
-        if plan.confirm_seeds and not (outcome.interrupted or outcome.cut_short):
-            outcome += confirm_best(plan, studies, pool, console)
-            results.write_best()
+            outcome = _tune_and_confirm(plan, studies, results, pool, console)
         pool.close(cancel=outcome.interrupted or bool(outcome.failures))
     return outcome, studies
 
@@ -169,19 +156,48 @@ def planned(plan: StudyPlan) -> Planned:
     return Planned(labels, list(plan.methods), trials, artifacts)
 
 
-def confirm_best(
-    plan: StudyPlan, studies: Sequence[Study], pool: TaskPool, console: Console
+def _tune_and_confirm(
+    plan: StudyPlan,
+    studies: Sequence[Study],
+    results: Results,
+    pool: TaskPool,
+    console: Console,
 ) -> Outcome:
-    """Runs the best settings of each study with seeds that no search has seen."""
-    return LLCRuns(
-        confirming_specs(studies, plan.confirm_seeds),
+    """Runs all studies, and what confirms each of them as soon as it has ended."""
+
+    def write() -> None:
+        runs.write()  # Before the best settings, which they confirm.
+        results.write()
+
+    def confirm(study: Study) -> None:
+        if specs := confirming_specs(study, plan.confirm_seeds):
+            runs.take_up(study.problem, specs)
+
+    loop = EventLoop(write)
+    runs = LLCRuns(
         store=plan.store,
         pool=pool,
         build="lambda_hat.runners.build_problem:build_problem",
         run_trial=TRIAL_RUNNER,
-        watcher=ConfirmingConsole(began=console.began, log=console.log),
+        watcher=ConfirmingConsole(console),
         warn=console.warn,
+        loop=loop,
+        order=[(study.problem.pid, study.method) for study in studies],
+    )
+    outcome = Scheduler(
+        studies,
+        store=plan.store,
+        results=results,
+        reference=plan.reference,
+        pool=pool,
+        run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
+        run_trial=TRIAL_RUNNER,
+        observer=console,
+        warn=console.warn,
+        loop=loop,
+        confirm=confirm,
     ).run()
+    return outcome + Outcome(tuple(runs.failures))
 
 
 def checked_functions(plan: StudyPlan) -> StudyFunctions:

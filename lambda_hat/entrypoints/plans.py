@@ -65,8 +65,8 @@ class OptunaSection:
     """What a trial's score is; null is huber where `huber_delta` has a number, and else abs."""
     huber_delta: float | None = bounded(None, above=0)
     """With a number, the objective is Huber's loss of the error; null is its absolute value."""
-    confirm_seeds: int = bounded(0, least=0)
-    """Other seeds that each study's best settings are run with at the end."""
+    confirm_seeds: int = bounded(4, least=0)
+    """Other seeds that each study's best settings, and the defaults, run with as it ends."""
     enqueue_defaults: bool = True
     """Whether a study that begins tries its method's defaults first."""
     objectives: tuple[str, ...] = (ERROR,)

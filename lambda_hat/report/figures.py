@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lambda_hat.report.findings import select
+from lambda_hat.report.findings import Finding, select
 from lambda_hat.report.front_plot import on_front, pareto_fronts
 from lambda_hat.report.importance import importances
 from lambda_hat.report.plots import errors_by_time, estimates, history
 from lambda_hat.report.settings_plots import hyperparameters, important_settings
 
 ESTIMATES_CAPTION = (
-    "Upper marks: the trial with the smallest error, with the 95 % interval of its own Monte "
-    "Carlo error. Faint marks: all trials. The grey band is the reference."
+    "Upper marks: the best settings with a 95 % interval, of the runs with other seeds where there "
+    "are any, and else of the trial. Faint marks: all trials. The grey band is the reference."
 )
 TIME_CAPTION = (
     "Wall time of a whole trial in its worker, compilation included. The line is the smallest "
@@ -49,10 +50,11 @@ class Drawing:
     figure: Figure
 
 
-def draw_all(trials: pd.DataFrame) -> list[Drawing]:
+def draw_all(trials: pd.DataFrame, found: Sequence[Finding]) -> list[Drawing]:
     """Every figure of the report for one problem, in order."""
+    best = {one.method: one.best for one in found}
     drawings = [
-        Drawing("Estimates", ESTIMATES_CAPTION, estimates(trials)),
+        Drawing("Estimates", ESTIMATES_CAPTION, estimates(trials, found)),
         Drawing("Error and time", TIME_CAPTION, errors_by_time(trials)),
         Drawing("Optimisation history", HISTORY_CAPTION, history(trials)),
     ]
@@ -60,7 +62,7 @@ def draw_all(trials: pd.DataFrame) -> list[Drawing]:
         drawings.insert(2, Drawing("Pareto front", FRONT_CAPTION, pareto_fronts(trials)))
     for method in trials.method.unique():
         if any(select(trials, trials.method == method).hyperparams):
-            figure = hyperparameters(trials, method)
+            figure = hyperparameters(trials, method, best[method])
             drawings.append(Drawing(f"Settings of {method}", SETTINGS_CAPTION, figure))
         if importances(trials, method):
             figure = important_settings(trials, method)

@@ -1,4 +1,4 @@
-"""Findings: each method's best trial, its confirmation, and if it agrees with the reference."""
+"""Findings: each method's best settings, and whether they agree with the reference."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from lambda_hat.report.formatting import (
     format_count,
     format_duration,
     format_estimate,
+    format_number,
     format_percent,
     format_settings,
+    join_words,
 )
-from lambda_hat.tables.best import best_of
-from lambda_hat.tables.confirmation import Confirmation, confirm
+from lambda_hat.tables.best import GOOD_ERROR, Cost, Winner, shortlist_of, winner_of
+from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.reading import read_table
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 from lambda_hat.trial_gates import INTERVAL, SIGMAS, interval
@@ -28,6 +30,7 @@ Table = TypeVar("Table", pd.DataFrame, pd.Series)
 AGREES, UNCERTAIN, OFF, NO_ESTIMATE = "agrees", "uncertain", "off", "no estimate"
 VERDICTS = (AGREES, UNCERTAIN, OFF, NOISY, NO_ESTIMATE)
 """From the best to the worst."""
+WITHIN = f"{GOOD_ERROR:.0%}".replace("%", " %")
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ class Finding:
         failed: Number of trials without an estimate.
         agreeing: Number of complete trials whose difference to the reference is within its 95 %
             interval.
-        best: The best trial; None if no trial gave an estimate.
-        confirmation: The best settings run with other seeds; None if there are no such runs.
+        winner: What the study has found; None if no trial gave an estimate.
         verdict: `agrees`, `uncertain` (consistent with the reference, but with too wide an
             interval to show agreement), `off`, `noisy`, or `no estimate`. It judges the
             confirmation if there is one, and the best trial otherwise.
@@ -54,28 +56,52 @@ class Finding:
     noisy: int
     failed: int
     agreeing: int
-    best: pd.Series | None
-    confirmation: Confirmation | None
+    winner: Winner | None
     verdict: str
     relative_difference: float
 
     @property
-    def estimate(self) -> str:
-        """The judged LLC estimate with its standard error, as text."""
-        if self.best is None:
-            return "-"
-        if self.confirmation is None:
-            return format_estimate(self.best.llc_hat, self.best.se_hat)
-        seeds = format_count(self.confirmation.num_runs, "other seed")
-        return (
-            f"{format_estimate(self.confirmation.llc_hat, self.confirmation.se_hat)} with {seeds}"
-        )
+    def best(self) -> pd.Series | None:
+        """The trial that had the best settings."""
+        return None if self.winner is None else self.winner.best.row
 
     @property
-    def seconds(self) -> str:
-        """Wall time of the best trial, as text."""
-        taken = math.nan if self.best is None else self.best.runtime_sec
-        return format_duration(taken) if math.isfinite(taken) else "-"
+    def confirmation(self) -> Confirmation | None:
+        """What the best settings gave with other seeds; None if they have not run so."""
+        return None if self.winner is None else self.winner.best.confirmation
+
+    @property
+    def judged(self) -> tuple[float, float]:
+        """The LLC that the verdict is on, and its standard error: NaN where there is none."""
+        shown = self.best if self.confirmation is None else self.confirmation
+        if shown is None or shown.llc_hat is None:
+            return math.nan, math.nan
+        return float(shown.llc_hat), math.nan if shown.se_hat is None else float(shown.se_hat)
+
+    @property
+    def estimate(self) -> str:
+        """The same as text."""
+        value = format_estimate(*self.judged)
+        if self.confirmation is None:
+            return value
+        return f"{value} with {format_count(self.confirmation.num_runs, 'other seed')}"
+
+    @property
+    def cost(self) -> str:
+        """What it takes, as text: the cheapest settings that are good, else the best ones."""
+        if self.winner is None:
+            return ""
+        if self.winner.cheapest is None:
+            return f" in {format_cost(self.winner.best.cost)}"
+        return f", within {WITHIN} after {format_cost(self.winner.cheapest.cost)}"
+
+
+def format_cost(cost: Cost) -> str:
+    """Seconds and gradients, such as `1.2 s and 3.4e4 gradients`; compilation is apart."""
+    seconds = "unknown time" if cost.seconds is None else format_duration(cost.seconds)
+    if cost.full_gradients is None:
+        return seconds
+    return f"{seconds} and {format_number(cost.full_gradients)} gradients"
 
 
 def read_trials(path: Path) -> pd.DataFrame:
@@ -145,7 +171,7 @@ def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> li
 
     Args:
         trials: All trials of the problem.
-        runs: Rows of `llc_runs.parquet`; those that repeat a best trial confirm it.
+        runs: Rows of `llc_runs.parquet`; those that repeat settings of a study confirm them.
     """
     return [_finding(str(name), rows, runs) for name, rows in trials.groupby("method", sort=False)]
 
@@ -154,16 +180,16 @@ def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]])
     estimates = estimates_of(rows)
     num_noisy, agreeing = int((rows.status == NOISY).sum()), int(agrees(estimates).sum())
     counts = len(rows), num_noisy, len(rows) - len(estimates), agreeing
-    best = best_of(row for _, row in rows.iterrows())
-    if best is None:
-        return Finding(method, *counts, None, None, NO_ESTIMATE, math.nan)
-    confirmation = confirm(best.to_dict(), runs)
+    winner = winner_of(shortlist_of(row for _, row in rows.iterrows()), runs)
+    if winner is None:
+        return Finding(method, *counts, None, NO_ESTIMATE, math.nan)
+    best, confirmation = winner.best.row, winner.best.confirmation
     shown = confirmation or best
     verdict, difference = _judge(shown.llc_hat, shown.se_hat, best.llc_ref, best.se_ref)
-    noisy = best.status == NOISY or (confirmation is not None and confirmation.is_noisy)
+    noisy = best.status == NOISY if confirmation is None else confirmation.is_noisy
     if noisy and verdict != NO_ESTIMATE:
         verdict = NOISY
-    return Finding(method, *counts, best, confirmation, verdict, difference)
+    return Finding(method, *counts, winner, verdict, difference)
 
 
 def _judge(llc: float | None, se: float | None, llc_ref: float, se_ref: float) -> tuple[str, float]:
@@ -197,14 +223,28 @@ def summary(found: Sequence[Finding], reference: str) -> str:
     for finding in ranked:
         first = not any(one.verdict == AGREES for one in ranked[: len(clauses)])
         clauses.append(_clause(finding, reference if first else ""))
-    if ranked[0].verdict != AGREES:
-        return f"No method is shown to agree with the reference, {reference}: {'; '.join(clauses)}."
-    return f"{'; '.join(clauses)}."
+    head = "" if ranked[0].verdict == AGREES else "No method is shown to agree with the reference, "
+    head += f"{reference}: " if head else ""
+    return f"{head}{'; '.join(clauses)}.{_gains(found)}"
+
+
+def _gains(found: Sequence[Finding]) -> str:
+    """A sentence on which methods are better tuned than untuned; empty if nothing is known."""
+    by_verdict: dict[str, list[str]] = {}
+    for one in found:
+        if one.winner is not None and one.winner.gain is not None:
+            by_verdict.setdefault(one.winner.gain.verdict, []).append(one.method)
+    words = [
+        f"{verdict} for {join_words(methods)}"
+        for verdict in ("better", "worse", "unclear")
+        if (methods := by_verdict.get(verdict))
+    ]
+    return f" Tuned against untuned: {', '.join(words)}." if words else ""
 
 
 def _clause(finding: Finding, reference: str) -> str:
     """The part of the sentence about one method; it names the reference if it is given."""
-    name, value, took = finding.method, finding.estimate, finding.seconds
+    name, value, took = finding.method, finding.estimate, finding.cost
     if finding.verdict == NO_ESTIMATE and finding.best is not None:
         return f"{name} gave no estimate with other seeds than its best trial's"
     if finding.verdict == NO_ESTIMATE:
@@ -214,15 +254,15 @@ def _clause(finding: Finding, reference: str) -> str:
         share = f"{finding.agreeing} of {format_count(finding.trials, 'trial')}"
         if reference:
             agreement = f"{value} against {reference}; {share} do"
-            return f"{name} agrees with the reference ({agreement}) in {took}"
-        return f"{name} agrees too ({value}; {share}) in {took}"
+            return f"{name} agrees with the reference ({agreement}){took}"
+        return f"{name} agrees too ({value}; {share}){took}"
     if finding.verdict == NOISY:
         verb = "is" if finding.noisy == 1 else "are"
         share = f"{finding.noisy} of {format_count(finding.trials, 'trial')} {verb}"
         return f"{name} is too noisy to tell ({share})"
     if finding.verdict == UNCERTAIN:
-        return f"{name} is too uncertain to tell ({value}) in {took}"
-    return f"{name} is {deviation(finding.relative_difference)} ({value}) in {took}"
+        return f"{name} is too uncertain to tell ({value}){took}"
+    return f"{name} is {deviation(finding.relative_difference)} ({value}){took}"
 
 
 def deviation(difference: float) -> str:

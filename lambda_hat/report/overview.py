@@ -19,6 +19,7 @@ from lambda_hat.report.findings import (
     reference_of,
 )
 from lambda_hat.report.formatting import format_estimate, format_number, format_percent
+from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT
 
@@ -101,7 +102,7 @@ def _method_row(one: Finding) -> list[Cell]:
         Cell(one.method),
         Cell(verdict, mark=MARKS[one.verdict]),
         *_estimate_cells(llc, se, error, one.best.llc_ref, one.best.se_ref),
-        *_cost_cells(one.best.to_dict()),
+        *(_confirmed_cells(one.confirmation) or _cost_cells(one.best.to_dict())),
         *counts,
     ]
 
@@ -132,6 +133,16 @@ def _cost_cells(row: Mapping[str, Any]) -> list[Cell]:
         _number_cell(work.get("full_gradients"), None),
         _number_cell(row.get("runtime_sec"), "{:.3g}"),
     ]
+
+
+def _confirmed_cells(found: Confirmation | None) -> list[Cell] | None:
+    """The same of runs with other seeds: the worst diagnostics, the mean cost."""
+    if found is None or found.llc_hat is None:
+        return None
+    diagnostics = {"rhat": found.rhat, "ess_bulk": found.ess_bulk}
+    work = {"full_gradients": found.full_gradients}
+    row = {"diagnostics": diagnostics, "work": work, "runtime_sec": found.runtime_sec}
+    return _cost_cells(row)
 
 
 def _number_cell(value: float | None, shape: str | None, *, mark: str = "") -> Cell:

@@ -14,6 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from lambda_hat.report.best_settings import best_settings
 from lambda_hat.report.failures import failures_table
 from lambda_hat.report.figures import draw_all
 from lambda_hat.report.findings import (
@@ -27,11 +28,9 @@ from lambda_hat.report.findings import (
 from lambda_hat.report.formatting import (
     format_count,
     format_estimate,
-    format_percent,
-    format_settings,
     join_words,
 )
-from lambda_hat.report.overview import finite_or_zero, results_table, runs_table
+from lambda_hat.report.overview import results_table, runs_table
 from lambda_hat.report.provenance import (
     Facts,
     confirmation_config,
@@ -43,14 +42,12 @@ from lambda_hat.report.provenance import (
     read_if_present,
 )
 from lambda_hat.report.run_record import ranges_table, read_fingerprint
-from lambda_hat.report.settings import searched_settings
 from lambda_hat.report.style import (
     BACKGROUND,
     COLOURS,
     GRID,
     MUTED,
     TEXT,
-    colour_and_marker,
     css_name,
     style_sheet,
     to_svg,
@@ -159,11 +156,11 @@ def _section(store: Store, problem: Problem, prefix: str) -> dict[str, Any]:
         "label": str(trials.problem.iloc[0]),
         "sentence": _keep_together(sentence),
         "reference": _reference(store, problem),
-        "best": [_best(one, list(trials.method.unique())) for one in found],
+        "best": [best_settings(one, list(trials.method.unique())) for one in found],
         "advice": "trust the runs with other seeds" if confirmed else "confirm it, as below",
         "failures": failures,
         "num_failed": format_count(num_failed, "trial"),
-        "figures": _figures(trials, prefix),
+        "figures": _figures(problem, prefix),
         "computed": describe_computation(problem.reference, metrics) | _budget(trials),
         "problem": problem_json(problem.reference),
         "confirm": confirmation_config(store, found),
@@ -191,44 +188,12 @@ def _reference(store: Store, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _best(one: Finding, methods: Sequence[str]) -> dict[str, str]:
-    """The best settings of a method and their confirmation, as text."""
-    text = {"method": one.method, "colour": css_name(colour_and_marker(one.method, methods)[0])}
-    if one.best is None:
-        return text | {"settings": "", "where": "No trial gave an estimate.", "confirmed": ""}
-    params = one.best.hyperparams
-    names = searched_settings([params], one.method)
-    ended = ", ended by its budget" if one.best.budget_exhausted else ""
-    return text | {
-        "settings": format_settings({name: params[name] for name in names}),
-        "where": f"in trial {one.best.trial_number}{ended}",
-        "confirmed": _confirmed(one),
-    }
-
-
-def _confirmed(one: Finding) -> str:
-    """The confirmation of the best settings, as text; empty if there is none."""
-    confirmation = one.confirmation
-    if confirmation is None or one.best is None:
-        return ""
-    seeds = format_count(confirmation.num_runs, "other seed")
-    if confirmation.error is None:
-        return f"none of {seeds} gave an estimate"
-    joint = math.hypot(finite_or_zero(confirmation.se_hat), finite_or_zero(one.best.se_ref))
-    failed = f", {confirmation.num_failed} of them failed" if confirmation.num_failed else ""
-    return (
-        f"with {seeds}{failed}: {format_estimate(confirmation.llc_hat, confirmation.se_hat)}, "
-        f"error {format_estimate(confirmation.error, joint)} "
-        f"({format_percent(abs(one.relative_difference))})"
-    )
-
-
-def _figures(trials: pd.DataFrame, prefix: str) -> list[dict[str, Any]]:
+def _figures(problem: Problem, prefix: str) -> list[dict[str, Any]]:
     """The figures of a problem; none if there is no reference."""
-    if not math.isfinite(reference_of(trials)[0]):
+    if not math.isfinite(reference_of(problem.trials)[0]):
         return []
     shown = []
-    for place, drawing in enumerate(draw_all(trials)):
+    for place, drawing in enumerate(draw_all(problem.trials, problem.findings)):
         finding = (drawing.figure.get_suptitle() or drawing.title).replace("\n", " ")
         svg = to_svg(drawing.figure, f"{prefix}-{place}")
         label = f'<svg role="img" aria-label="{escape(finding)}" '

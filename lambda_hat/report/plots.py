@@ -57,12 +57,16 @@ GOOD_ERROR = 0.05
 
 
 @with_report_style
-def estimates(trials: pd.DataFrame) -> Figure:
-    """LLC estimates of each method (faint), the best trial with its 95 % interval, the reference.
+def estimates(trials: pd.DataFrame, found: Sequence[Finding] | None = None) -> Figure:
+    """LLC estimates of each method (faint), the best settings' with a 95 % interval, the reference.
 
     The right panel shows the same close to the reference.
+
+    Args:
+        trials: Of one problem.
+        found: What `findings` says of them; by default, without runs with other seeds.
     """
-    found = findings(trials)
+    found = findings(trials) if found is None else found
     figure = new_figure(_verdicts(found), 1.55 + 0.72 * len(found))
     wide, near = _windows(trials, found)
     panels = figure.subplots(1, 2 if near else 1, sharey=True, squeeze=False)[0]
@@ -105,7 +109,7 @@ def _verdicts(found: Sequence[Finding]) -> str:
     words += [f"{one.method} gave no estimate" for one in found if one.verdict == NO_ESTIMATE]
     verb = "agrees" if len(agreeing) == 1 else "agree"
     head = f"{join_words(agreeing)} {verb} with the reference" if agreeing else "none agrees"
-    return f"Best trials: {'; '.join([head, *words])}"
+    return f"Best settings: {'; '.join([head, *words])}"
 
 
 def _windows(trials: pd.DataFrame, found: Sequence[Finding]) -> tuple[float, float]:
@@ -116,9 +120,10 @@ def _windows(trials: pd.DataFrame, found: Sequence[Finding]) -> tuple[float, flo
     reaches = [3 * SIGMAS * se, 0.1 * cap, *off[off <= cap]]
     close = []
     for one in found:
-        if one.best is not None:
-            spread = SIGMAS * (one.best.se_hat if math.isfinite(one.best.se_hat) else 0.0)
-            reach = abs(one.best.llc_hat - llc) + spread
+        value, own = one.judged
+        if math.isfinite(value):
+            spread = SIGMAS * (own if math.isfinite(own) else 0.0)
+            reach = abs(value - llc) + spread
             reaches.append(min(reach, cap))
             close += [reach] if one.verdict == AGREES else []
     wide = 1.06 * max(reaches)
@@ -149,17 +154,16 @@ def _estimate_panel(
         inside = rows.llc_hat.between(low, high)
         style = {**faint, "marker": marker, "tips": select(tips, inside)}
         draw_markers(axes, rows.llc_hat[inside], y[inside], **style)
-        if one.best is not None:
+        if math.isfinite(one.judged[0]):
             _draw_best(axes, one, place - 0.14, colour, marker)
     axes.set_xlabel("LLC (the band is the reference's 95 % interval)")
     axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def _draw_best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> None:
-    """Draws the best trial with interval and label, at the edge if it is outside the axis."""
-    assert one.best is not None  # Checked by the caller.
+    """Draws the judged estimate with interval and label, at the edge if it is outside the axis."""
     low, high = axes.get_xlim()
-    value, se = float(one.best.llc_hat), float(one.best.se_hat)
+    value, se = one.judged
     shown = min(max(value, low), high)
     if low <= value <= high:
         spread = SIGMAS * se if math.isfinite(se) else 0.0

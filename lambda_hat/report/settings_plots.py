@@ -34,13 +34,19 @@ from lambda_hat.report.style import (
     new_figure,
     with_report_style,
 )
+from lambda_hat.tables.best import shortlist_of
 
 
 @with_report_style
-def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
+def hyperparameters(trials: pd.DataFrame, method: str, best: pd.Series | None = None) -> Figure:
     """Relative error against each searched setting, for one method.
 
     The x axis is logarithmic where the search was. A ring marks the best trial.
+
+    Args:
+        trials: Of one problem.
+        method: The method.
+        best: The trial with the best settings, as `findings` has it; by default, of the search.
 
     Raises:
         ValueError: The method has no trials.
@@ -50,18 +56,21 @@ def hyperparameters(trials: pd.DataFrame, method: str) -> Figure:
         raise ValueError(f"`method` must have trials, but got {method!r}.")
     names = searched_settings(rows.hyperparams, method)
     relative = relative_error(rows)
+    if best is None:
+        best = next(iter(shortlist_of(row for _, row in rows.iterrows()).best), None)
+    ring = None if best is None else best.name
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
     figure = new_figure(most_concentrated(rows, method), 1.0 + 2.05 * lines)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     scale, look = ErrorScale(relative), colour_and_marker(method, list(trials.method.unique()))
     for axes, name in zip(grid.flat, names, strict=False):
-        _setting_panel(axes, rows, relative, name, scale, look)
+        _setting_panel(axes, rows, relative, name, scale, look, ring)
     for axes in grid.flat[len(names) :]:
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel("relative error")
-    footnote(figure, ["○ the least error", scale.outlier_note(relative)])
+    footnote(figure, ["○ the best settings", scale.outlier_note(relative)])
     return figure
 
 
@@ -72,15 +81,15 @@ def _setting_panel(
     name: str,
     scale: ErrorScale,
     look: tuple[str, str],
+    ring: Any,
 ) -> None:
     colour, marker = look
     values = _setting_axis(axes, rows, name)
     scale.format_axis(axes, "")
     tips = describe_trials(rows)
     scale.draw(axes, values, relative, tips, color=colour, marker=marker, alpha=0.6)
-    if relative.notna().any():
-        best = relative.idxmin()
-        place = [values[best]], [min(max(relative[best], scale.low), scale.top)]
+    if ring is not None:
+        place = [values[ring]], [min(max(relative[ring], scale.low), scale.top)]
         draw_markers(axes, *place, marker="o", markersize=11, mfc="none", mec=TEXT, mew=1.2)
 
 

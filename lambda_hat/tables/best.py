@@ -1,110 +1,227 @@
-"""Which trial of a study is the best, and the YAML of the best settings of every study."""
+"""Which settings of a study are the best: the one decision of it.
+
+All that names a best asks here: the search, its end, the terminal, the YAML and the report.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
-from lambda_hat.store import write_bytes
-from lambda_hat.tables.confirmation import confirm
-from lambda_hat.trial import ESTIMATED, NOISY, finite
+from lambda_hat.tables.confirmation import (
+    Confirmation,
+    Gain,
+    confirm,
+    confirm_defaults,
+    full_settings,
+    gain_over,
+    settings_of,
+)
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY, finite
+from lambda_hat.trial_gates import interval
 
 Study = tuple[str, str]
 """(pid, method)."""
 Row = Any
 """A row of the table of trials: a mapping, or a row of a pandas DataFrame."""
 
+NUM_BEST = 3
+"""How many of a study's best settings run again with other seeds."""
+GOOD_ERROR = 0.05
+"""A relative error that is good enough for many purposes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run costs; None where that is not known."""
+
+    full_gradients: float | None
+    seconds: float | None
+    """Wall time without compilation, which is paid once for a shape."""
+    compile_sec: float | None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Gradients first: unlike seconds they are the same on every machine."""
+        known = (self.full_gradients, self.seconds)
+        gradients, seconds = (math.inf if one is None else one for one in known)
+        return gradients, seconds
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Settings that a trial had, with what they gave under other seeds, if they have run so."""
+
+    row: Row
+    confirmation: Confirmation | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Of one run: the mean over those with other seeds, or else what the trial took."""
+        if (found := self.confirmation) is not None and found.llc_hat is not None:
+            return _cost(found.full_gradients, found.runtime_sec, found.compile_sec)
+        work, seconds = self.row.get("work") or {}, self.row.get("seconds") or {}
+        return _cost(work.get("full_gradients"), self.row["runtime_sec"], seconds.get("compile"))
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the whole 95 % interval of its error is within 5 % of the reference."""
+        row, found = self.row, self.confirmation
+        if found is None:
+            known, error, se = row["status"] == COMPLETE, finite(row["error"]), row["se_hat"]
+        else:
+            known = not (found.is_noisy or found.num_failed)
+            error, se = found.error, found.se_hat
+        llc_ref = finite(row["llc_ref"])
+        if not known or llc_ref is None or error is None:
+            return False
+        off = error / (abs(llc_ref) or 1.0)
+        return off + interval(finite(se), finite(row["se_ref"]), llc_ref) <= GOOD_ERROR
+
+
+def _cost(gradients: Any, runtime: Any, compiling: Any) -> Cost:
+    whole, part = finite(runtime), finite(compiling)
+    return Cost(finite(gradients), None if whole is None else whole - (part or 0.0), part)
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The trials of a study whose settings are worth another look.
+
+    Attributes:
+        best: Up to three with the smallest objectives, the smallest first, of different settings.
+            A noisy one comes after every complete one.
+        cheapest: The one with the least work whose error is small with its whole interval.
+        front: The Pareto front of a study with several objectives.
+    """
+
+    best: tuple[Row, ...] = ()
+    cheapest: Row | None = None
+    front: tuple[Row, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The best and the cheapest, each once."""
+        known = self.cheapest is None or any(_alike(self.cheapest, row) for row in self.best)
+        return self.best if known else (*self.best, self.cheapest)
+
+    def and_row(self, row: Row) -> Shortlist:
+        """The same after one more trial."""
+        if row.get("pareto"):
+            return replace(self, front=(*self.front, row))._and_ranked(row)
+        return self._and_ranked(row)
+
+    def _and_ranked(self, row: Row) -> Shortlist:
+        if not _can_be_best(row):
+            return self
+        cheap = Setting(row).is_good and (
+            self.cheapest is None or Setting(row).cost.rank < Setting(self.cheapest).cost.rank
+        )
+        return replace(
+            self, best=_leading(self.best, row), cheapest=row if cheap else self.cheapest
+        )
+
+
+def _leading(leaders: Sequence[Row], row: Row) -> tuple[Row, ...]:
+    """The best of these and one more; of several that are equal, the first."""
+    twin = next((one for one in leaders if _alike(one, row)), None)
+    if twin is not None and _rank(twin) <= _rank(row):
+        return tuple(leaders)
+    others = [one for one in leaders if one is not twin]
+    return tuple(sorted([*others, row], key=_rank)[:NUM_BEST])
+
+
+def _alike(one: Row, other: Row) -> bool:
+    return one["hyperparams"] == other["hyperparams"]
+
 
 def is_better(row: Row, best: Row | None) -> bool:
-    """Whether a trial takes the place of the best one so far: the one decision of what is best.
+    """Whether a trial takes the place of the best one of a search so far."""
+    return _can_be_best(row) and (best is None or _rank(row) < _rank(best))
 
-    A trial can be the best if it gave an estimate, in no more than the seconds that it may take;
-    a noisy one only as long as none is complete.
-    The smallest objective wins, and the first of several that are equal.
-    """
-    objective = finite(row["objective"])
-    if row["status"] not in ESTIMATED or finite(row["error"]) is None or objective is None:
-        return False
+
+def _can_be_best(row: Row) -> bool:
+    """Whether a trial gave an estimate that was scored, in no more than the seconds it may take."""
     if row.get("within_max_seconds") in (False,):  # It may be NumPy's.
         return False
-    return best is None or _rank(row) < _rank(best)
+    known = finite(row["error"]) is not None and finite(row["objective"]) is not None
+    return row["status"] in ESTIMATED and known
 
 
-def _rank(row: Row) -> tuple[bool, float]:
-    return row["status"] == NOISY, row["objective"]
+def _rank(row: Row) -> tuple[bool, float, int]:
+    """A noisy one only where none is complete, the smallest objective, the first of equals."""
+    return row["status"] == NOISY, row["objective"], row["trial_number"]
 
 
-def best_of(rows: Iterable[Row]) -> Row | None:
-    """The best of the trials of one study; None if none of them can be."""
-    best = None
+def shortlist_of(rows: Iterable[Row]) -> Shortlist:
+    """The shortlist of one study, whose rows come by number."""
+    found = Shortlist()
     for row in rows:
-        best = row if is_better(row, best) else best
-    return best
+        found = found.and_row(row)
+    return found
 
 
-def best_rows(rows: Iterable[Row]) -> tuple[dict[Study, Row], dict[Study, list[Row]]]:
-    """The best trial of each study, and its Pareto front where it has several objectives."""
-    best: dict[Study, Row] = {}
-    fronts: dict[Study, list[Row]] = {}
-    for row in rows:
-        study = (row["pid"], row["method"])
-        if is_better(row, best.get(study)):
-            best[study] = row
-        if row.get("pareto"):
-            fronts.setdefault(study, []).append(row)
-    return best, fronts
+@dataclass(frozen=True)
+class Winner:
+    """What a study has found.
+
+    Attributes:
+        best: The best settings. Where settings of the shortlist have run with other seeds, the best
+            of these, as `Confirmation.rank` has it; before that, the trial with the smallest
+            objective.
+        cheapest: The settings with the least work whose whole interval is within 5 % of the
+            reference, under other seeds where any have run; None if there are none.
+        untuned: What the method's defaults gave with other seeds.
+        gain: How much better than the defaults the best settings are; None where that is not
+            known, and where they are the defaults.
+    """
+
+    best: Setting
+    cheapest: Setting | None = None
+    untuned: Confirmation | None = None
+    gain: Gain | None = None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the best settings are the method's defaults."""
+        row = self.best.row
+        return settings_of(row) == full_settings(row["method"], {})
 
 
-def write_best(
-    path: Path, rows: Iterable[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Writes the best hyperparameters of each problem and method as YAML, if that is news.
+def winner_of(shortlist: Shortlist, runs: Sequence[Row]) -> Winner | None:
+    """What a study has found, given the runs that repeat its settings with other seeds.
 
     Args:
-        path: The file.
-        rows: The trials.
-        runs: Runs without tuning, some of which may confirm a best trial.
+        shortlist: Of the study.
+        runs: Rows of `llc_runs.parquet`, of any settings.
+
+    Returns:
+        None if no trial can be the best.
     """
-    content: dict[str, Any] = {}
-    best, fronts = best_rows(rows)
-    for (pid, method), row in best.items():
-        names = ("problem", "llc_ref", "se_ref", "ref_status")
-        entry = content.setdefault(pid, {**{name: row[name] for name in names}, "methods": {}})
-        entry["methods"][method] = _best(row, runs) | _front(fronts.get((pid, method), []))
-    text = "# The best hyperparameters of each problem and method, written by parsl-optuna.\n"
-    text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    if not (path.exists() and path.read_bytes() == text.encode()):
-        write_bytes(path, text.encode())
+    if not shortlist.best:
+        return None
+    settings = [Setting(row, confirm(row, runs)) for row in shortlist.rows]
+    confirmed = [one for one in settings if one.confirmation is not None]
+    best = min(confirmed, key=_confirmed_rank) if confirmed else settings[0]
+    good = [one for one in confirmed or settings if one.is_good]
+    cheapest = min(good, key=lambda one: one.cost.rank) if good else None
+    untuned = confirm_defaults(best.row, runs)
+    winner = Winner(best, cheapest, untuned)
+    if untuned is None or best.confirmation is None or winner.is_default:
+        return winner
+    return replace(winner, gain=gain_over(untuned, best.confirmation, best.row["se_ref"]))
 
 
-def _front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The Pareto front, from the smallest error to the smallest cost; nothing for one objective."""
-    if not rows:
-        return {}
-    ranked = sorted(rows, key=lambda row: row["objective"])
-    names = ("llc_hat", "se_hat", "error", "runtime_sec", "trial_number", "trial_id")
-    points = []
-    for row in ranked:
-        # A table has a column for what other studies minimise, too.
-        told = {name: value for name, value in row["objectives"].items() if value is not None}
-        settings = {"objectives": told, "hyperparams": dict(row["hyperparams"])}
-        points.append(settings | {name: row[name] for name in names})
-    return {"pareto": points}
+def _confirmed_rank(one: Setting) -> Any:
+    return one.confirmation.rank if one.confirmation else ()
 
 
-def _best(row: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = ("status", "llc_hat", "se_hat", "error", "objective", "runtime_sec")
-    known = {name: row[name] for name in (*names, "trial_number", "trial_id")}
-    diagnostics, work = row.get("diagnostics") or {}, row.get("work") or {}
-    cost = {
-        "rhat": diagnostics.get("rhat"),
-        "ess_bulk": diagnostics.get("ess_bulk"),
-        "full_gradients": work.get("full_gradients"),
-    }
-    best = {"hyperparams": dict(row["hyperparams"]), **known, **cost}
-    confirmation = confirm(row, runs)
-    return best | ({"confirmed": asdict(confirmation)} if confirmation else {})
+def shortlists(rows: Iterable[Row]) -> dict[Study, Shortlist]:
+    """The shortlist of each study, by (pid, method)."""
+    found: dict[Study, Shortlist] = {}
+    for row in rows:
+        study = (row["pid"], row["method"])
+        found[study] = found.get(study, Shortlist()).and_row(row)
+    return found

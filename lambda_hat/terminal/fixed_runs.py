@@ -42,14 +42,8 @@ class LLCConsole(Terminal):
         self.line(f"[red]{escape(problem.label)} is not run: {escape(reason)}[/]")
 
     def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
-        value = format_estimate(row["llc_hat"], row["se_hat"])
-        noisy = ", noisy" if row["status"] == NOISY else ""
-        failed = row["status"] not in ESTIMATED
-        text = f"failed: {row['error_msg']}" if failed else f"LLC {value}{noisy}"
-        self.line(
-            f"{escape(row['problem'])} {row['method']}: {escape(text)} "
-            f"({done} of {format_count(total, 'run')})"
-        )
+        runs = f"{done} of {format_count(total, 'run')}"
+        self.line(f"{escape(row['problem'])} {row['method']}: {_outcome(row)} ({runs})")
 
     def show_outcome(
         self, outcome: Outcome, rows: Sequence[Mapping[str, Any]], store: Store, *, resume: str
@@ -62,8 +56,30 @@ class LLCConsole(Terminal):
         self.show_ending(outcome, resume, any_done=any_done)
 
 
-class ConfirmingConsole(LLCConsole):
-    """The same for confirming runs, whose targets have been built already."""
+class ConfirmingConsole:
+    """Shows how the runs proceed that confirm studies, between the lines of the studies.
+
+    Args:
+        console: Where the studies are shown.
+    """
+
+    def __init__(self, console: Terminal):
+        self._console = console
 
     def problem_built(self, problem: ProblemItem) -> None:
-        pass
+        pass  # The studies have had it built.
+
+    def problem_failed(self, problem: ProblemItem, reason: str) -> None:
+        self._console.line(f"[red]{escape(problem.label)} is not confirmed: {escape(reason)}[/]")
+
+    def run_ended(self, row: Mapping[str, Any], done: int, total: int) -> None:
+        runs = f"{done} of {format_count(total, 'run')} with other seeds"
+        self._console.line(f"{escape(row['problem'])} {row['method']}: {_outcome(row)} ({runs})")
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    """What a run came to, as markup."""
+    if row["status"] not in ESTIMATED:
+        return escape(f"failed: {row['error_msg']}")
+    noisy = ", noisy" if row["status"] == NOISY else ""
+    return f"LLC {format_estimate(row['llc_hat'], row['se_hat'])}{noisy}"

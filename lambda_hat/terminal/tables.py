@@ -17,7 +17,8 @@ from lambda_hat.report.formatting import (
     format_settings,
 )
 from lambda_hat.store import Store
-from lambda_hat.tables.confirmation import Confirmation, confirm
+from lambda_hat.tables.best import Winner, shortlist_of, winner_of
+from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.trial import ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT
 from lambda_hat.tuning.study import Study
@@ -27,26 +28,26 @@ COST = ("R-hat", "ESS", "gradients", "s")
 
 
 def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """For each problem, a table of best trials and one of their confirmation.
+    """For each problem, a table of best trials and one of what other seeds say of them.
 
     Args:
         studies: The studies to show.
-        runs: Rows of `llc_runs.parquet`; those that repeat a best trial confirm it.
+        runs: Rows of `llc_runs.parquet`; those that repeat settings of a study confirm them.
     """
-    problems: dict[str, list[Study]] = {}
+    problems: dict[str, list[tuple[Study, Winner | None]]] = {}
     for study in studies:
-        problems.setdefault(study.problem.pid, []).append(study)
+        winner = winner_of(shortlist_of(study.rows()), runs)
+        problems.setdefault(study.problem.pid, []).append((study, winner))
     tables = []
     for group in problems.values():
-        best = [study.progress.best for study in group]
-        confirmed = [confirm(row, runs) if row else None for row in best]
         tables.append(_result_table(group))
-        tables += [_confirmed_table(group, confirmed)] if any(confirmed) else []
+        confirmed = [(s, w, w.best.confirmation) for s, w in group if w and w.best.confirmation]
+        tables += [_confirmed_table(confirmed)] if confirmed else []
     return tables
 
 
-def _result_table(studies: Sequence[Study]) -> Table:
-    problem, reference = studies[0].problem, studies[0].reference
+def _result_table(group: Sequence[tuple[Study, Winner | None]]) -> Table:
+    problem, reference = group[0][0].problem, group[0][0].reference
     title = f"[bold]{escape(problem.label)}[/] [dim]{problem.pid}[/]"
     if reference.llc_ref is not None:
         title += f"  reference LLC {format_estimate(reference.llc_ref, reference.se_ref)}"
@@ -57,39 +58,43 @@ def _result_table(studies: Sequence[Study]) -> Table:
     for name in ("trials", "LLC", "error", *COST):
         # Where the terminal is narrow, counts are broken into lines, and no number is.
         table.add_column(name, justify="right", no_wrap=name != "trials")
-    for study in studies:
-        table.add_row(study.method, *_result(study))
+    best = [(study, winner.best.row if winner else None) for study, winner in group]
+    for study, row in best:
+        table.add_row(study.method, *_result(study, row))
     doubts = reference.status != "ok" and reference.reasons
     lines = [f"[red]{escape(reference.why)}[/]"] if doubts else []
-    lines += [f"  best {study.method}: {_settings(study.progress.best)}" for study in studies]
+    lines += [f"  best {study.method}: {_settings(row)}" for study, row in best]
     table.caption, table.caption_justify, table.caption_style = "\n".join(lines), "left", ""
     return table
 
 
-def _confirmed_table(studies: Sequence[Study], confirmed: Sequence[Confirmation | None]) -> Table:
+def _confirmed_table(group: Sequence[tuple[Study, Winner, Confirmation]]) -> Table:
     title = "Best settings with other seeds"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for name in ("runs", "LLC", "error"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for study, confirmation in zip(studies, confirmed, strict=True):
-        if confirmation is None:
-            continue
+    for name in ("runs", "LLC", "error", "defaults' LLC", "tuned is", "gradients", "s"):
+        table.add_column(name, justify="right", no_wrap=name != "runs")
+    for study, winner, confirmation in group:
         joint = math.hypot(confirmation.se_hat or 0.0, study.reference.se_ref)
         counts = ((confirmation.num_noisy, "noisy"), (confirmation.num_failed, "failed"))
         parts = ", ".join(f"{number} {word}" for number, word in counts if number)
         failed = f" ({parts})" if parts else ""
+        untuned, cost = winner.untuned, winner.best.cost
         table.add_row(
             study.method,
             f"{confirmation.num_runs}{failed}",
             format_estimate(confirmation.llc_hat, confirmation.se_hat),
             format_estimate(confirmation.error, joint),
+            format_estimate(untuned.llc_hat, untuned.se_hat) if untuned else "-",
+            winner.gain.verdict if winner.gain else "-",
+            "-" if cost.full_gradients is None else format_number(cost.full_gradients),
+            "-" if cost.seconds is None else f"{cost.seconds:.3g}",
         )
     return table
 
 
-def _result(study: Study) -> tuple[str, ...]:
-    progress, best = study.progress, study.progress.best
+def _result(study: Study, best: Mapping[str, Any] | None) -> tuple[str, ...]:
+    progress = study.progress
     counts = ((progress.num_noisy, "noisy"), (progress.num_failed, "failed"))
     parts = ", ".join(f"{number} {word}" for number, word in counts if number)
     trials = f"{progress.num_ended} ({parts})" if parts else f"{progress.num_ended}"

@@ -30,9 +30,10 @@ from lambda_hat.tuning.study import Study, StudySettings
 
 
 def _then(confirm_seeds: int) -> str:
-    return (
-        f", then the best with {format_count(confirm_seeds, 'other seed')}" if confirm_seeds else ""
-    )
+    if not confirm_seeds:
+        return ""
+    seeds = format_count(confirm_seeds, "other seed")
+    return f", then the best three and the defaults with {seeds}"
 
 
 def _objectives(settings: StudySettings) -> dict[str, str]:

@@ -29,7 +29,7 @@ class StudyProgress:
         self.num_timed, self.seconds = 0, 0.0
         """Trials with a wall time, and their seconds in all."""
         self.best: Row | None = None
-        """Of the best trial, which is a complete one if there is any."""
+        """Of the best trial so far, which is a complete one if there is any."""
         self.last: Row | None = None
         """Of the trial taken up last."""
         self.front: tuple[Row, ...] = ()

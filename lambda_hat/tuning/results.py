@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from lambda_hat.store import Store
-from lambda_hat.tables.best import write_best
+from lambda_hat.tables.best_file import write_best
 from lambda_hat.tables.reading import readable_rows
 from lambda_hat.tables.trials import same_rows, write_table
 from lambda_hat.trial import ProblemItem

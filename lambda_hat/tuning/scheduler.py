@@ -46,6 +46,8 @@ class Scheduler:
         run_trial: The trial function of the contracts.
         observer: Is told what happens.
         warn: Is told what was found damaged.
+        loop: Calls back as tasks end; by default a loop of its own.
+        confirm: Called with each study that has ended, to begin what confirms it in the same loop.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Scheduler:
         run_trial: TaskFunction,
         observer: Observer,
         warn: Callable[[str], None],
+        loop: EventLoop | None = None,
+        confirm: Callable[[Study], None] = lambda study: None,
     ):
         self._studies: dict[ProblemItem, list[Study]] = {}
         for study in studies:
@@ -69,7 +73,7 @@ class Scheduler:
         self._run_reference = run_reference
         self._trials = Trials(store, pool, run_trial, warn)
         self._observer, self._warn = observer, warn
-        self._loop = EventLoop(results.write)
+        self._loop, self._confirm = loop or EventLoop(results.write), confirm
         self._failures: list[str] = []
 
     def run(self) -> Outcome:
@@ -191,3 +195,5 @@ class Scheduler:
         if failure := study.failure:
             self._failures.append(failure)
         self._observer.study_ended(study)
+        if not study.given_up:
+            self._confirm(study)
