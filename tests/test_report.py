@@ -21,13 +21,14 @@ from matplotlib.figure import Figure
 
 from lambda_hat.entrypoints.plans import read_llc_plan
 from lambda_hat.references.gates import check_gates, check_gibbs_gates, check_smc_gates
-from lambda_hat.report import plots, settings_plots, write_report
+from lambda_hat.report import cost_plots, plots, settings_plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.failures import failures_table
-from lambda_hat.report.findings import findings, read_trials, reference_of, summary
+from lambda_hat.report.findings import findings, read_trials, reference_of
 from lambda_hat.report.formatting import format_estimate, format_percent
 from lambda_hat.report.importance import importances
 from lambda_hat.report.provenance import passed_gates
+from lambda_hat.report.sentences import summary
 from lambda_hat.report.style import BACKGROUND, COLOURS, DARK_COLOURS, log_axis
 from lambda_hat.store import Store, write_json
 from lambda_hat.tables.trials import trial_row, write_table
@@ -163,7 +164,7 @@ def test_numbers_as_a_person_reads_them() -> None:
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "estimates": plots.estimates,
-    "errors_by_time": plots.errors_by_time,
+    "errors_by_cost": cost_plots.errors_by_cost,
     "history": plots.history,
     "hyperparameters": lambda trials: settings_plots.hyperparameters(trials, "sgld"),
 }
@@ -189,7 +190,7 @@ def test_a_runaway_chain_does_not_stretch_the_axes(trials: pd.DataFrame) -> None
     assert trials.llc_hat.max() == RUNAWAY
     for axes in plots.estimates(trials).axes:
         assert axes.get_xlim()[1] < 20
-    for name in ("errors_by_time", "history", "hyperparameters"):
+    for name in ("errors_by_cost", "history", "hyperparameters"):
         figure = draw(FIGURES[name](trials))
         assert all(axes.get_ylim()[1] < 100 for axes in figure.axes)
         assert "off the scale: 1, up to 1.9e11 times" in figure.get_supxlabel()
@@ -201,7 +202,7 @@ def marks(figure: Figure, marker: Any) -> int:
     return sum(len(np.atleast_1d(line.get_xdata())) for line in lines)
 
 
-@pytest.mark.parametrize("name", ["errors_by_time", "history"])
+@pytest.mark.parametrize("name", ["errors_by_cost", "history"])
 def test_every_trial_is_drawn_once(name: str, trials: pd.DataFrame) -> None:
     figure = FIGURES[name](trials)
     assert marks(figure, "x") == trials.llc_hat.isna().sum() == 2
@@ -239,7 +240,7 @@ def test_a_lost_worker_leaves_its_trial_in_the_page(tmp_path: Path) -> None:
     store = Store.at(tmp_path / "artifacts", tmp_path / "results")
     write_table(store.trials_table, lost)
     write_report(store)
-    assert "gave no estimate" in page_of(store) and "No trial has a wall time" in page_of(store)
+    assert "gave no estimate" in page_of(store) and "No trial has a known cost" in page_of(store)
 
 
 @pytest.mark.parametrize("low", [1e-7, 0.013, 1.25, 1.2512, 500, 5_000])

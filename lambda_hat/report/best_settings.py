@@ -17,7 +17,8 @@ from lambda_hat.report.formatting import (
 )
 from lambda_hat.report.overview import finite_or_zero
 from lambda_hat.report.settings import searched_settings
-from lambda_hat.report.style import colour_and_marker, css_name
+from lambda_hat.report.style import colour_and_marker
+from lambda_hat.report.svg import css_name
 from lambda_hat.tables.best import Cost, Setting, Winner
 
 

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lambda_hat.report.cost_plots import errors_by_cost
 from lambda_hat.report.findings import Finding, select
 from lambda_hat.report.front_plot import on_front, pareto_fronts
 from lambda_hat.report.importance import importances
-from lambda_hat.report.plots import errors_by_time, estimates, history
+from lambda_hat.report.plots import estimates, history
 from lambda_hat.report.settings_plots import hyperparameters, important_settings
 
 ESTIMATES_CAPTION = (
     "Upper marks: the best settings with a 95 % interval, of the runs with other seeds where there "
     "are any, and else of the trial. Faint marks: all trials. The grey band is the reference."
 )
-TIME_CAPTION = (
-    "Wall time of a whole trial in its worker, compilation included. The line is the smallest "
-    "error that any trial reached in that time or less."
+COST_CAPTION = (
+    "Left: wall time of a trial in its worker without compilation, which is paid once for a shape. "
+    "Right: its work in gradients of the loss over all data, over all chains. The line is the "
+    "smallest error of any single trial at that cost or less, which is partly luck."
 )
 FRONT_CAPTION = (
     "Joined by a line: the trials of each study that no other one beats in every objective. Faint "
@@ -55,7 +57,7 @@ def draw_all(trials: pd.DataFrame, found: Sequence[Finding]) -> list[Drawing]:
     best = {one.method: one.best for one in found}
     drawings = [
         Drawing("Estimates", ESTIMATES_CAPTION, estimates(trials, found)),
-        Drawing("Error and time", TIME_CAPTION, errors_by_time(trials)),
+        Drawing("Error and cost", COST_CAPTION, errors_by_cost(trials, found)),
         Drawing("Optimisation history", HISTORY_CAPTION, history(trials)),
     ]
     if len(on_front(trials)):

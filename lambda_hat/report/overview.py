@@ -9,16 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from lambda_hat.report.findings import (
-    AGREES,
-    NO_ESTIMATE,
-    OFF,
-    UNCERTAIN,
-    Finding,
-    deviation,
-    reference_of,
-)
+from lambda_hat.report.findings import AGREES, NO_ESTIMATE, OFF, UNCERTAIN, Finding, reference_of
 from lambda_hat.report.formatting import format_estimate, format_number, format_percent
+from lambda_hat.report.sentences import deviation
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT

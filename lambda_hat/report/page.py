@@ -17,14 +17,7 @@ from markupsafe import Markup, escape
 from lambda_hat.report.best_settings import best_settings
 from lambda_hat.report.failures import failures_table
 from lambda_hat.report.figures import draw_all
-from lambda_hat.report.findings import (
-    Finding,
-    estimates_of,
-    findings,
-    read_trials,
-    reference_of,
-    summary,
-)
+from lambda_hat.report.findings import Finding, estimates_of, findings, read_trials, reference_of
 from lambda_hat.report.formatting import (
     format_count,
     format_estimate,
@@ -42,16 +35,9 @@ from lambda_hat.report.provenance import (
     read_if_present,
 )
 from lambda_hat.report.run_record import ranges_table, read_fingerprint
-from lambda_hat.report.style import (
-    BACKGROUND,
-    COLOURS,
-    GRID,
-    MUTED,
-    TEXT,
-    css_name,
-    style_sheet,
-    to_svg,
-)
+from lambda_hat.report.sentences import summary
+from lambda_hat.report.style import BACKGROUND, COLOURS, GRID, MUTED, TEXT
+from lambda_hat.report.svg import css_name, style_sheet, to_svg
 from lambda_hat.store import Store
 from lambda_hat.tables.reading import read_table
 

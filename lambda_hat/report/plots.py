@@ -10,30 +10,29 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lambda_hat.report.cost_plots import shade_reference_error
 from lambda_hat.report.findings import (
     AGREES,
     NO_ESTIMATE,
     OFF,
     SIGMAS,
     Finding,
-    agrees,
     complete_error,
     describe_trials,
-    deviation,
     estimates_of,
     findings,
     reference_of,
     relative_error,
     select,
 )
-from lambda_hat.report.formatting import format_count, format_duration, format_number, join_words
+from lambda_hat.report.formatting import format_count, format_number, join_words
+from lambda_hat.report.sentences import deviation
 from lambda_hat.report.style import (
     BACKGROUND,
     BAND,
@@ -45,15 +44,12 @@ from lambda_hat.report.style import (
     footnote,
     jitter,
     legend,
-    log_axis,
     marker_size,
     new_figure,
     with_report_style,
 )
+from lambda_hat.tables.best import best_of
 from lambda_hat.trial import NOISY
-
-GOOD_ERROR = 0.05
-"""A relative error that is good enough for many purposes."""
 
 
 @with_report_style
@@ -188,68 +184,6 @@ def _draw_best(axes: Axes, one: Finding, y: float, colour: str, marker: str) -> 
 
 
 @with_report_style
-def errors_by_time(trials: pd.DataFrame) -> Figure:
-    """Relative error against wall time of each trial, with the Pareto front over all methods."""
-    trials = select(trials, trials.runtime_sec.notna())
-    if trials.empty:
-        return new_figure("No trial has a wall time", 1.0)
-    relative = relative_error(trials)
-    figure = new_figure(_fastest_within(trials, complete_error(trials)), 3.9)
-    axes, scale, tips = figure.subplots(), ErrorScale(relative), describe_trials(trials)
-    seconds = pd.Series(trials.runtime_sec.clip(lower=1e-3))
-    log_axis(axes, seconds.min(), seconds.max())
-    scale.format_axis(axes)
-    handles = [_shade_reference_error(axes, trials)]
-    for method, rows in trials.groupby("method", sort=False):
-        colour, marker = colour_and_marker(str(method), list(trials.method.unique()))
-        style: dict[str, Any] = {"color": colour, "marker": marker}
-        noise = agrees(rows)
-        for sort, face in ((~noise, {}), (noise, {"mfc": BACKGROUND})):
-            some = rows.index[sort]
-            shown = (select(seconds, some), select(relative, some), select(tips, some))
-            scale.draw(axes, *shown, **style, **face)
-        handles.append(Line2D([], [], ls="none", label=str(method), **style))
-    front = _pareto_front(trials, complete_error(trials))
-    if len(front):
-        edge = axes.get_xlim()[1]
-        x, y = [*front.index, edge], [*front, front.iloc[-1]]
-        y = np.clip(y, scale.low, scale.top)
-        axes.step(x, y, where="post", color=MUTED, lw=1.2, zorder=1)
-        axes.set_xlim(right=edge)
-        handles.append(Line2D([], [], color=MUTED, lw=1.2, label="Pareto front"))
-    axes.set_xlabel("wall time of the trial (seconds)")
-    legend(axes, handles)
-    hollow = f"hollow: within {SIGMAS} joint standard errors"
-    footnote(figure, [hollow, scale.outlier_note(relative)])
-    return figure
-
-
-def _fastest_within(trials: pd.DataFrame, relative: pd.Series) -> str:
-    near = trials[relative <= GOOD_ERROR].groupby("method").runtime_sec.min().sort_values()
-    words = [f"{method} {format_duration(seconds)}" for method, seconds in near.items()]
-    words += [f"{method} none" for method in trials.method.unique() if method not in near.index]
-    return f"Shortest trial with an error below {GOOD_ERROR:.0%}: ".replace("%", " %") + ", ".join(
-        words
-    )
-
-
-def _pareto_front(trials: pd.DataFrame, relative: pd.Series) -> pd.Series:
-    """The Pareto front: smallest error so far by wall time, at the times where it improves."""
-    by_time = relative.set_axis(trials.runtime_sec.clip(lower=1e-3)).dropna().sort_index()
-    least = by_time.cummin()
-    least = select(least, ~least.index.duplicated(keep="last"))
-    return select(least, ~least.duplicated())
-
-
-def _shade_reference_error(axes: Axes, trials: pd.DataFrame) -> Any:
-    """Shades errors that are within the reference's own 95 % interval."""
-    llc, se = reference_of(trials)
-    level = SIGMAS * se / (abs(llc) or 1.0)
-    label = "within the reference's 95 % interval"
-    return axes.axhspan(0, level, color=BAND, alpha=0.45, lw=0, zorder=0.5, label=label)
-
-
-@with_report_style
 def history(trials: pd.DataFrame) -> Figure:
     """Error of each trial in the order of proposal, and the best so far, for each method."""
     relative = relative_error(trials)
@@ -257,7 +191,7 @@ def history(trials: pd.DataFrame) -> Figure:
     figure = new_figure("", 3.7)
     axes, scale = figure.subplots(), ErrorScale(relative)
     scale.format_axis(axes)
-    handles = [_shade_reference_error(axes, trials)]
+    handles = [shade_reference_error(axes, trials)]
     for method, rows in trials.groupby("method", sort=False):
         rows = rows.sort_values("trial_number")
         colour, marker = colour_and_marker(str(method), list(trials.method.unique()))
@@ -270,10 +204,10 @@ def history(trials: pd.DataFrame) -> Figure:
         )
         axes.step(rows.trial_number, best, where="post", color=colour, lw=2, zorder=3)
         handles.append(Line2D([], [], color=colour, marker=marker, lw=2, label=str(method)))
-        if errors.notna().any():
-            gains.append(f"{method} in trial {rows.trial_number[errors.idxmin()]}")
+        if (leader := best_of(row for _, row in rows.iterrows())) is not None:
+            gains.append(f"{method} in trial {leader.trial_number}")
     last = int(trials.trial_number.max())
-    improved = f"Last improvement: {', '.join(gains)} (of trials 0 to {last})"
+    improved = f"Best of the search: {', '.join(gains)} (of trials 0 to {last})"
     title = improved if gains else "No trial gave an estimate"
     figure.suptitle(title, x=0.01, ha="left")
     axes.set_xlabel("trial number (lines: best so far)")

@@ -34,7 +34,7 @@ from lambda_hat.report.style import (
     new_figure,
     with_report_style,
 )
-from lambda_hat.tables.best import shortlist_of
+from lambda_hat.tables.best import best_of
 
 
 @with_report_style
@@ -57,7 +57,7 @@ def hyperparameters(trials: pd.DataFrame, method: str, best: pd.Series | None = 
     names = searched_settings(rows.hyperparams, method)
     relative = relative_error(rows)
     if best is None:
-        best = next(iter(shortlist_of(row for _, row in rows.iterrows()).best), None)
+        best = best_of(row for _, row in rows.iterrows())
     ring = None if best is None else best.name
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)

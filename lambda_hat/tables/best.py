@@ -163,6 +163,11 @@ def shortlist_of(rows: Iterable[Row]) -> Shortlist:
     return found
 
 
+def best_of(rows: Iterable[Row]) -> Row | None:
+    """The best trial of one study's search, before any runs with other seeds."""
+    return next(iter(shortlist_of(rows).best), None)
+
+
 @dataclass(frozen=True)
 class Winner:
     """What a study has found.
