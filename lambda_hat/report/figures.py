@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lambda_hat.report.cost_plots import errors_by_cost
-from lambda_hat.report.findings import Finding, select
+from lambda_hat.report.findings import Finding, findings, select
 from lambda_hat.report.front_plot import on_front, pareto_fronts
 from lambda_hat.report.importance import importances
 from lambda_hat.report.plots import estimates, history
@@ -52,8 +52,14 @@ class Drawing:
     figure: Figure
 
 
-def draw_all(trials: pd.DataFrame, found: Sequence[Finding]) -> list[Drawing]:
-    """Every figure of the report for one problem, in order."""
+def draw_all(trials: pd.DataFrame, found: Sequence[Finding] | None = None) -> list[Drawing]:
+    """Every figure of the report for one problem, in order.
+
+    Args:
+        trials: Of the problem.
+        found: What `findings` says of them; by default, without runs with other seeds.
+    """
+    found = findings(trials) if found is None else found
     best = {one.method: one.best for one in found}
     drawings = [
         Drawing("Estimates", ESTIMATES_CAPTION, estimates(trials, found)),
