@@ -61,7 +61,7 @@ class Target:
         form: which program computes the loss.
         arrays: data, centre, temperature and tether, all of one floating dtype.
         n: number of data.
-        init_loss: L_n(w*), computed in float64.
+        init_loss: L_n(w*), in the precision of the arrays, as the losses of its draws are.
     """
 
     form: Form
@@ -197,21 +197,48 @@ def hessian_vector_product(
     return jax.jvp(jax.grad(function), (w,), (vector,))[1]
 
 
-def minibatch_loss(
-    form: Form, arrays: Arrays, key: PRNGKeyArray, w: Float[Array, " d"], batch: int
-) -> Float[Array, ""]:
-    """Unbiased estimate of L_n(w) from `batch` rows drawn with replacement.
+class Minibatch(NamedTuple):
+    """Rows of the data, and how much each of them counts."""
 
-    A population loss has no rows to draw: there, and where the batch is as large as the data,
-    this is L_n(w) itself.
+    data: Any
+    """The rows; None stands for all of them, by way of `loss`."""
+    weights: Float[Array, " rows"] | None
+
+
+WHOLE = 0
+"""Rows of a program whose batch is all of the data."""
+
+
+def draw_minibatch(
+    form: Form, arrays: Arrays, key: PRNGKeyArray, batch: int | Array, rows: int
+) -> Minibatch:
+    """A minibatch of `batch` rows, drawn with replacement.
+
+    Args:
+        form: which program computes the loss.
+        arrays: of the target.
+        key: of the draw.
+        batch: its size, which may be traced: one program serves all up to `rows`. From n on it is
+            all of the data, each row once.
+        rows: how many are evaluated, `WHOLE` or `batch` to n; those beyond `batch` count nothing.
     """
-    if not form.has_rows:
+    if rows == WHOLE or not form.has_rows:
+        return Minibatch(None, None)
+    n, place = num_rows(form, arrays), jnp.arange(rows)
+    # Its remainders are uneven by n / 2^32; `randint`'s are not, in three times the program.
+    index = (jax.random.bits(key, (rows,), "uint32") % n).astype(jnp.int32)
+    if rows == n:
+        index = jnp.where(batch >= n, place, index)
+    counts = jnp.minimum(batch, n)
+    weights = jnp.where(place < counts, 1.0 / counts, 0.0).astype(arrays.w_star.dtype)
+    return Minibatch(jax.tree.map(lambda leaf: leaf[index], arrays.data), weights)
+
+
+def loss_on(form: Form, arrays: Arrays, batch: Minibatch, w: Float[Array, " d"]) -> Array:
+    """The mean loss over a minibatch: an unbiased estimate of L_n(w)."""
+    if batch.weights is None:
         return loss(form, arrays, w)
-    rows = num_rows(form, arrays)
-    if batch >= rows:
-        return loss(form, arrays, w)
-    index = jax.random.randint(key, (batch,), 0, rows)
-    return jnp.mean(form.losses(w, jax.tree.map(lambda leaf: leaf[index], arrays.data)))
+    return batch.weights @ form.losses(w, batch.data)
 
 
 def squared_distance(arrays: Arrays, w: Float[Array, " d"]) -> Float[Array, ""]:

@@ -233,7 +233,8 @@ def test_a_target_is_the_problem_in_one_precision():
     problem = build("linear")
     single = problem.target("float32")
     assert single.arrays.w_star.dtype == jnp.float32
-    assert (single.n, single.d, single.init_loss) == (100, 5, problem.init_loss)
+    assert (single.n, single.d, single.init_loss) == (100, 5, problem.init_loss_float32)
+    assert single.init_loss == pytest.approx(problem.init_loss, rel=1e-6)
     with jax.enable_x64(True):
         double = problem.target("float64")
         assert double.nbeta == pytest.approx(problem.config.nbeta)

@@ -52,7 +52,8 @@ def test_metrics_are_what_the_contract_says(method: str, tmp_path: Path) -> None
     assert found["objective"] is None and found["error_msg"] is None
     assert found["pid"] == compose_problem(QUADRATIC).pid
     assert {"setup", "compile", "sample"} <= set(found["seconds"])
-    assert sum(found["seconds"].values()) <= found["runtime_sec"]
+    assert sum(found["seconds"].values()) == pytest.approx(found["runtime_sec"])
+    assert min(found["seconds"].values()) >= 0
     assert found["work"]["full_gradients"] > 0
     assert found["diagnostics"]["ess"] > 0 and not found["budget_exhausted"]
     assert set(SHORT[method]) <= set(found["hyperparams"])
@@ -104,7 +105,6 @@ def test_a_budget_too_short_for_training_is_a_failure(tmp_path: Path) -> None:
         ("sgld", {"eta0": -1.0}, "eta0 > 0"),
         ("sgld", {"eta": 1.0}, "eta0"),
         ("sgld", {"precond_type": "sgd"}, "none, rmsprop, adam"),
-        ("vi", {"r": 50}, "r <= d"),
         ("nuts", {}, "hmc"),
     ],
 )

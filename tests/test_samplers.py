@@ -32,7 +32,14 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.samplers import load_method, loop, mclmc, program, sgld
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.target import Target, logdensity, make_target, minibatch_loss
+from lambda_hat.target import (
+    WHOLE,
+    Target,
+    draw_minibatch,
+    logdensity,
+    loss_on,
+    make_target,
+)
 
 METHODS = sorted(SAMPLERS)
 PROTOCOL = [name for name in {**vars(Method), **Method.__annotations__} if name[0] != "_"]
@@ -234,7 +241,7 @@ def test_a_minibatch_loss_in_the_estimate_is_noticed(
     def of_a_batch(form: Any, arrays: Any, w: Array) -> Array:
         """L_B(w) on rows that the draw itself picks: right on average, as such slips are."""
         key = jax.random.fold_in(jax.random.key(0), jnp.sum(w).view(jnp.int32))
-        return minibatch_loss(form, arrays, key, w, 32)
+        return loss_on(form, arrays, draw_minibatch(form, arrays, key, 32, 32), w)
 
     known = noisy_squares(scale=10.0)
     check_sgld(known, max_draws=200)
@@ -279,11 +286,26 @@ def test_a_frozen_preconditioner_keeps_the_posterior(kind: str) -> None:
 
 def test_a_preconditioner_starts_at_one_and_is_corrected() -> None:
     ones = jnp.ones(2)
-    assert np.allclose(sgld.preconditioner("none", ones, 0), 1)
-    assert np.allclose(sgld.preconditioner("rmsprop", ones, 0), 1, atol=1e-4)
+    none, rmsprop, adam = (
+        sgld.settings_of(configure("sgld", precond_type=kind)) for kind in sgld.MEMORY
+    )
+    assert np.allclose(sgld.preconditioner(none, ones, 0), 1)
+    assert np.allclose(sgld.preconditioner(rmsprop, ones, 0), 1, atol=1e-4)
     memory, g = sgld.MEMORY["adam"], 3.0
-    once = memory * ones + (1 - memory) * g**2
-    assert np.allclose(sgld.preconditioner("adam", once, 0), 1 / g, rtol=1e-3)
+    left = memory**adam.num_warmup
+    frozen = left * ones + (1 - left) * g**2
+    assert np.allclose(sgld.preconditioner(adam, frozen, adam.num_warmup), 1 / g, rtol=1e-3)
+    assert np.allclose(sgld.preconditioner(adam, ones, 0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [32, 100])
+def test_rows_that_a_batch_does_not_use_change_nothing(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = losses("sgld", batch=batch)
+    rows_of = WHOLE if batch == 100 else batch
+    monkeypatch.setattr(sgld, "rows_of", lambda *args, **kw: rows_of)
+    assert np.allclose(losses("sgld", batch=batch), shared, rtol=1e-3, atol=1e-5)
 
 
 def test_an_mclmc_trajectory_is_that_of_blackjax() -> None:

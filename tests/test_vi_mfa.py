@@ -16,9 +16,10 @@ from jaxtyping import Array
 from scipy import stats
 
 from lambda_hat.conf.samplers import VIConfig
+from lambda_hat.conf.search_space import SEARCH_SPACE
 from lambda_hat.samplers import loop, vi_mfa
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.samplers.mixture import Mixture, log_density, pack, place, unpack
+from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
 from lambda_hat.target import Target, make_target
 
 N, GAMMA = 1000, 1.0
@@ -66,7 +67,7 @@ def test_the_density_is_that_of_a_mixture_of_normals():
         loading = np.asarray(q.loading[m], np.float64)
         covariance = loading.T @ loading + np.diag(np.exp(2 * np.asarray(q.log_scale[m])))
         dense += weights[m] * stats.multivariate_normal(q.shift[m], covariance).pdf(z)
-    assert np.isclose(log_density(q, jnp.asarray(z)), np.log(dense), rtol=1e-4)
+    assert np.isclose(log_density(density_of(q), jnp.asarray(z)), np.log(dense), rtol=1e-4)
 
 
 def test_packing_loses_nothing():
@@ -266,7 +267,7 @@ def test_a_component_without_weight_is_reported():
 
 def test_a_mixture_that_collapses_in_the_fit_says_so():
     target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
-    summary = run(target, VIConfig(lr=2.0, M=4, r=0, steps=500, eval_draws=100)).summary()
+    summary = run(target, VIConfig(lr=4.0, M=4, r=0, steps=500, eval_draws=100)).summary()
     assert summary["collapsed"] == 1.0 and summary["weight_min"] < 1e-3
 
 
@@ -289,7 +290,55 @@ def test_work_counts_minibatches_probes_and_full_losses():
     assert np.isclose(draws.work_total, fit + probes + draws.loss.size / 3, rtol=1e-3)
 
 
-def test_more_factors_than_dimensions_are_refused():
+def test_more_factors_than_dimensions_count_as_many_as_there_are_dimensions():
     target = targets.square_sum(CURVATURE, n=N, gamma=GAMMA, dtype="float32")
-    assert "`r <= d` must hold" in str(vi_mfa.refusal(target, VIConfig(r=4)))
-    assert vi_mfa.refusal(target, VIConfig(r=3)) is None
+    full, more = (run(target, replace(SHORT, r=r)).draws().loss for r in (3, 4))
+    assert np.array_equal(full, more)
+
+
+def with_room(monkeypatch: pytest.MonkeyPatch, target: Target, config: VIConfig, **room: int):
+    """A run in a program of these sizes: (losses, summary)."""
+    exact = vi_mfa.Structure(config.M, config.M, config.r, config.batch_size, config.num_samples)
+    structure = exact._replace(**room)
+    monkeypatch.setattr(vi_mfa, "structure_of", lambda config, target: structure)
+    runner = run(target, config)
+    return runner.draws().loss, runner.summary()
+
+
+@pytest.mark.parametrize(
+    "room",
+    [
+        {"M": 4, "group": 1},
+        {"M": 4, "group": 2},
+        {"r": 4},
+        {"rows": 100},
+        {"M": 8, "r": 2, "rows": 40},
+    ],
+    ids=str,
+)
+def test_what_a_trial_does_not_use_of_a_program_changes_nothing(room, monkeypatch):
+    target = targets.noisy_squares(3, n=100, gamma=GAMMA, dtype="float32")
+    config = replace(SHORT, steps=100)
+    exact, told = with_room(monkeypatch, target, config)
+    padded, also_told = with_room(monkeypatch, target, config, **room)
+    assert np.allclose(exact, padded, rtol=1e-3, atol=1e-5)
+    for name in ("elbo", "entropy", "components_effective", "weight_min", "virial_ratio"):
+        assert also_told[name] == pytest.approx(told[name], rel=1e-3), name
+
+
+def test_trials_of_a_small_problem_share_one_program():
+    target = targets.noisy_squares(3, n=100, gamma=GAMMA, dtype="float32")
+    searched = SEARCH_SPACE["vi"]
+    structures = {
+        vi_mfa.structure_of(VIConfig(M=M, r=r, batch_size=b), target)
+        for M in searched["M"].probes
+        for r in searched["r"].probes
+        for b in searched["batch_size"].probes
+    }
+    assert len(structures) == 1
+
+
+def test_a_large_problem_has_programs_of_its_sizes():
+    target = targets.noisy_squares(5_000, n=100, gamma=GAMMA, dtype="float32")
+    structure = vi_mfa.structure_of(VIConfig(M=1, r=0, batch_size=64), target)
+    assert (structure.M, structure.r, structure.rows) == (1, 0, 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems.families import make_form
 from lambda_hat.problems.forms import ProblemForm
 from lambda_hat.store import digest_bytes
-from lambda_hat.target import Target, make_target, mean_loss
+from lambda_hat.target import Target, loss, make_target, mean_loss
 
 
 class ProblemRefused(ValueError):
@@ -37,6 +37,7 @@ class Problem:
         data: Arrays of `form`'s data, float64.
         w_star: The minimum, float64.
         init_loss: L_n(w*), float64.
+        init_loss_float32: the same in float32: what losses of draws in float32 are compared with.
         evidence: Why w* is believed to be a local minimum; strict JSON. `status` is exact (known
             in closed form), ok, or kink (w* sits on a kink of the loss); the shift bias and the
             Laplace-type LLC it is compared with are in LLC units.
@@ -47,6 +48,7 @@ class Problem:
     data: dict[str, Float[np.ndarray, ...]]
     w_star: Float[np.ndarray, " d"]
     init_loss: float
+    init_loss_float32: float
     evidence: dict[str, Any]
 
     @property
@@ -78,7 +80,7 @@ class Problem:
             nbeta=self.config.nbeta,
             gamma=self.config.posterior.gamma,
             n=self.config.data.n,
-            init_loss=self.init_loss,
+            init_loss=self.init_loss if dtype == "float64" else self.init_loss_float32,
             dtype=dtype,
             statistics=self.form.statistics(self.data),
         )
@@ -98,9 +100,16 @@ def make_problem(
     """
     form = make_form(config) if form is None else form
     with jax.enable_x64(True):
-        loss, grad = _loss_and_gradient(form, data, jnp.asarray(w_star))
+        value, grad = _loss_and_gradient(form, data, jnp.asarray(w_star))
     evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
-    return Problem(config, form, data, w_star, float(loss), evidence)
+    problem = Problem(config, form, data, w_star, float(value), float(value), evidence)
+    return replace(problem, init_loss_float32=in_float32(problem))
+
+
+def in_float32(problem: Problem) -> float:
+    """L_n(w*) as a program in float32 has it."""
+    target = problem.target("float32")
+    return float(jax.jit(loss, static_argnums=0)(target.form, target.arrays, target.arrays.w_star))
 
 
 @functools.partial(jax.jit, static_argnums=0)

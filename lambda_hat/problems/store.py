@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems.deadline import TrainingUnfinished, seconds_left
 from lambda_hat.problems.families import build_problem, make_form
-from lambda_hat.problems.problem import Problem, ProblemRefused
+from lambda_hat.problems.problem import Problem, ProblemRefused, in_float32
 from lambda_hat.store import digest_bytes, is_disk_fault, quarantine, write_bytes
 
 _LOG = logging.getLogger(__name__)
@@ -99,9 +100,10 @@ def _read(config: ProblemConfig, folder: Path) -> Problem | dict:
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         data = {key.removeprefix("data_"): arrays[key] for key in arrays if key != "w_star"}
         w_star = arrays["w_star"]
-    return Problem(
-        config, make_form(config), data, w_star, float(record["init_loss"]), record["evidence"]
-    )
+    init_loss, evidence = float(record["init_loss"]), record["evidence"]
+    problem = Problem(config, make_form(config), data, w_star, init_loss, init_loss, evidence)
+    stored = record.get("init_loss_float32")  # Earlier versions did not store it.
+    return replace(problem, init_loss_float32=in_float32(problem) if stored is None else stored)
 
 
 def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
@@ -111,6 +113,7 @@ def _build(config: ProblemConfig, folder: Path) -> Problem | dict:
         "target": problem.target_id,
         "problem": config.canonical(),
         "init_loss": problem.init_loss,
+        "init_loss_float32": problem.init_loss_float32,
         "num_params": len(problem.w_star),
         "evidence": problem.evidence,
         "versions": _versions(),

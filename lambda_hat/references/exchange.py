@@ -130,7 +130,7 @@ def plan(config: Config) -> Plan:
     return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
 
 
-def structure_of(config: Config) -> Structure:
+def structure_of(config: Config, target: Target) -> Structure:
     """Rungs, ladders and kind of metric shape the program."""
     return Structure(len(config.temperatures), config.num_chains, config.dense_metric_max_dim)
 

@@ -22,7 +22,7 @@ from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, is_disk_fault, write_json
-from lambda_hat.target import Target, loss
+from lambda_hat.target import Target
 from lambda_hat.trial import TrialResult
 
 MARGIN = 0.02
@@ -64,7 +64,11 @@ def run_trial(
         result = _attempt(
             asked, lambda: _settle(asked, problem_spec, method_cfg, build, artifacts, clock)
         )
-    result = replace(result, notices=notices, runtime_sec=time.monotonic() - began)
+    took = time.monotonic() - began
+    # What is left is the estimate's, or what a trial that failed early was busy with.
+    rest = {"estimate" if result.seconds else "setup": took - sum(result.seconds.values())}
+    seconds = {**result.seconds, **rest}
+    result = replace(result, notices=notices, runtime_sec=sum(seconds.values()), seconds=seconds)
     write_json(out, written := result.to_json())
     return written
 
@@ -141,9 +145,6 @@ def _sample(
 ) -> TrialResult:
     """Runs the sampler until it is done or the deadline is there."""
     setup = time.monotonic() - clock.began
-    init_loss = float(
-        jax.jit(loss, static_argnums=0)(target.form, target.arrays, target.arrays.w_star)
-    )
     runner = Runner(method, target, config, key=jax.random.key(int(known.seed or 0)))
     progress = runner.run(deadline=clock.deadline)
     cut = time.monotonic() >= clock.deadline - 1.0 and progress.num_draws < runner.plan.num_draws
@@ -159,21 +160,20 @@ def _sample(
             f"{runner.plan.num_warmup + runner.plan.num_draws * runner.plan.thin}. "
             "Take a smaller step or learning rate."
         )
-    return _attempt(known, lambda: _estimate(known, runner, init_loss, method.TRIM_TRANSIENT))
+    return _attempt(known, lambda: _estimate(known, runner, method.TRIM_TRANSIENT))
 
 
-def _estimate(known: TrialResult, runner: Runner, init_loss: float, trim: bool) -> TrialResult:
+def _estimate(known: TrialResult, runner: Runner, trim: bool) -> TrialResult:
     """The estimate from the draws, unless chains have left the basin that it is of."""
-    began, draws, target = time.monotonic(), runner.draws(), runner.target
-    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=init_loss, trim=trim)
+    draws, target = runner.draws(), runner.target
+    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=target.init_loss, trim=trim)
     diagnostics = {
-        **diagnose(draws, target=target, init_loss=init_loss),
+        **diagnose(draws, target=target, init_loss=target.init_loss),
         **runner.summary(),
         "burn_in": estimate.burn_in,
         "warmup_cut": runner.progress.warmup_cut,
     }
-    seconds = {**known.seconds, "estimate": time.monotonic() - began}
-    known = replace(known, diagnostics=diagnostics, seconds=seconds)
+    known = replace(known, diagnostics=diagnostics)
     if left := diagnostics["chains_left_basin"]:
         return known.failed(
             f"Every chain must stay in the basin of w*, but {left} of {draws.loss.shape[1]} left "

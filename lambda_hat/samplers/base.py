@@ -129,8 +129,8 @@ class Method(Protocol):
         """How long `config` asks to run."""
         ...
 
-    def structure_of(self, config: Any) -> Hashable:
-        """The settings that shape the program: each distinct value is compiled anew."""
+    def structure_of(self, config: Any, target: Target) -> Hashable:
+        """What shapes the program on this target: each distinct value is compiled anew."""
         ...
 
     def settings_of(self, config: Any) -> Settings:

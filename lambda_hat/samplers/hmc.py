@@ -53,7 +53,7 @@ def plan(config: Config) -> Plan:
     return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
 
 
-def structure_of(config: Config) -> Structure:
+def structure_of(config: Config, target: Target) -> Structure:
     """Chains and kind of metric shape the program."""
     return Structure(config.num_chains, config.dense_metric_max_dim)
 

@@ -6,6 +6,7 @@ and gives the same numbers however the steps fall into chunks.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from jaxtyping import Array, PRNGKeyArray
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.samplers import program
 from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, State
+from lambda_hat.samplers.shapes import compiler_options
 from lambda_hat.target import Arrays, Target
 
 CHUNK_SECONDS = 0.5
@@ -79,7 +81,7 @@ class Runner:
     ):
         self.method, self.target, self.config = method, target, config
         self.plan: Plan = method.plan(config)
-        programs = program.programs_of(method, target.form, method.structure_of(config))
+        programs = program.programs_of(method, target.form, method.structure_of(config, target))
         dtype = target.arrays.w_star.dtype
         self._settings = jax.tree.map(
             lambda x: jnp.asarray(x, dtype if isinstance(x, float) else jnp.int32),
@@ -89,14 +91,17 @@ class Runner:
         init_key, self._key = jax.random.split(key)
         compiled_before = _COMPILED.seconds
         given = (target.arrays, self._settings)
-        state = _COMPILED.get(programs.init, init_key, *given)(init_key, *given)
-        state = jax.block_until_ready(state)
+        get = functools.partial(_COMPILED.get, options=compiler_options(target))
+        init = get(programs.init, init_key, *given)
+        began = time.monotonic()
+        state = jax.block_until_ready(init(init_key, *given))
+        initialised = time.monotonic() - began
         self.progress = Progress(state=state) if resume is None else resume(state)
         # All compiling is done here, so that the clock of `run` measures steps alone.
-        counts = _counts(0, 0, 0)
-        self._advance_program = _COMPILED.get(programs.advance, self._key, *given, state, *counts)
-        self._summary_program = _COMPILED.get(programs.summary, *given, state)
+        self._advance_program = get(programs.advance, self._key, *given, state, *_counts(0, 0, 0))
+        self._summary_program = get(programs.summary, *given, state)
         self.progress.seconds["compile"] += _COMPILED.seconds - compiled_before
+        self.progress.seconds["warmup"] += initialised
 
     def run(
         self,

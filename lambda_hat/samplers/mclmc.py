@@ -63,7 +63,7 @@ def plan(config: Config) -> Plan:
     return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
 
 
-def structure_of(config: Config) -> Structure:
+def structure_of(config: Config, target: Target) -> Structure:
     """Chains and kind of kernel shape the program."""
     return Structure(config.num_chains, config.adjusted)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -90,11 +90,14 @@ class Compiled:
         self._cache: dict[Hashable, Callable[..., Any]] = {}
         self.seconds = 0.0
 
-    def get(self, function: Any, *args: Any) -> Callable[..., Any]:
+    def get(
+        self, function: Any, *args: Any, options: Mapping[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """The function compiled for arguments of these shapes, `options` being the compiler's."""
         leaves, tree = jax.tree.flatten(args)
         key = (function, tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
         if key not in self._cache:
             began = time.monotonic()
-            self._cache[key] = function.lower(*args).compile()
+            self._cache[key] = function.lower(*args).compile(dict(options or {}))
             self.seconds += time.monotonic() - began
         return self._cache[key]

@@ -2,9 +2,9 @@
 
 Welling & Teh (2011), with a diagonal preconditioner P = 1/(sqrt(v) + eps) as in Li et al.
 (2016). The moments v are those of the minibatch loss gradient g_B alone (neither noise nor
-tether) and start at 1; `rmsprop` uses them as they are, `adam` bias-corrected and with the
-longer memory of that optimiser. A moving preconditioner would bias the stationary law, so P is
-frozen after warm-up. The first moment of Adam is not used: it would make the drift a momentum,
+tether) and start at 1; `rmsprop` uses them as they are, `adam` with the longer memory of that
+optimiser and, from when they are frozen, corrected for their start. A moving preconditioner would
+bias the stationary law, so P is frozen after warm-up. The first moment of Adam is not used: it would make the drift a momentum,
 whose stationary law is another. Steps decay as eta_t = eta0 (1 + t/t0)^-gamma, and a draw weighs
 its step size.
 """
@@ -19,12 +19,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import SGLDConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.shapes import rows_of
 from lambda_hat.target import (
     Arrays,
     Form,
     Target,
+    draw_minibatch,
     loss,
-    minibatch_loss,
+    loss_on,
     num_rows,
     squared_distance,
 )
@@ -36,6 +38,8 @@ EPSILON = 1e-5
 """Keeps the preconditioner finite where a gradient vanishes."""
 MEMORY = {"none": 1.0, "rmsprop": 0.99, "adam": 0.999}
 """Decay of the second moment per step."""
+SHARED_ROWS = 128
+"""Room for rows in a program that trials share."""
 
 
 class State(NamedTuple):
@@ -47,12 +51,17 @@ class State(NamedTuple):
 
 class Structure(NamedTuple):
     num_chains: int
-    batch: int
-    precond_type: str
+    rows: int
 
 
 class Settings(NamedTuple):
     num_warmup: int
+    batch: int
+    memory: float
+    preconditioned: int
+    """0 where P is 1."""
+    corrected: int
+    """1 where the second moment is corrected for its start at 1."""
     eta0: float
     gamma: float
     t0: float
@@ -65,15 +74,20 @@ def plan(config: Config) -> Plan:
     return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
 
 
-def structure_of(config: Config) -> Structure:
-    """Chains, batch and kind of preconditioner shape the program."""
-    return Structure(config.num_chains, config.batch, config.precond_type)
+def structure_of(config: Config, target: Target) -> Structure:
+    """Chains, and room for rows, shape the program."""
+    return Structure(config.num_chains, rows_of(target, config.batch, least=SHARED_ROWS))
 
 
 def settings_of(config: Config) -> Settings:
-    """Numeric settings, passed as traced arguments."""
+    """Numeric settings, passed as traced arguments: the preconditioners are one program."""
+    kind = config.precond_type
     return Settings(
         plan(config).num_warmup,
+        config.batch,
+        MEMORY[kind],
+        int(kind != "none"),
+        int(kind == "adam"),
         float(config.eta0),
         float(config.gamma),
         max(1.0, config.decay_fraction * config.steps),
@@ -91,22 +105,24 @@ def eta(settings: Settings, i: Array) -> Array:
     return settings.eta0 * (1.0 + t / settings.t0) ** -settings.gamma
 
 
-def preconditioner(kind: str, second_moment: Array, i: Array | int) -> Array:
-    """P after i + 1 updates of the second moment."""
-    if kind == "none":
-        return jnp.ones_like(second_moment)
-    if kind == "adam":
-        left = MEMORY["adam"] ** (jnp.asarray(i, second_moment.dtype) + 1.0)
-        second_moment = (second_moment - left) / (1.0 - left)
-    return 1.0 / (jnp.sqrt(jnp.maximum(second_moment, 0.0)) + EPSILON)
+def preconditioner(settings: Settings, second_moment: Array, i: Array | int) -> Array:
+    """P of step i: the moment is corrected for its start once it is frozen.
+
+    At w*, where chains start, gradients vanish: corrected from the first step on, their moments
+    would make steps of any size.
+    """
+    frozen = settings.corrected * (i >= settings.num_warmup)
+    left = frozen * settings.memory**settings.num_warmup
+    moment = jnp.maximum(second_moment - left, 0.0) / (1.0 - left)
+    return jnp.where(settings.preconditioned, 1.0 / (jnp.sqrt(moment) + EPSILON), 1.0)
 
 
 def build(form: Form, structure: Structure) -> Sampler:
     """SGLD on the targets of one form."""
-    kind, memory = structure.precond_type, MEMORY[structure.precond_type]
 
-    def gradient(key: PRNGKeyArray, arrays: Arrays, w: Array) -> Array:
-        return jax.grad(lambda w: minibatch_loss(form, arrays, key, w, structure.batch))(w)
+    def gradient(key: PRNGKeyArray, arrays: Arrays, settings: Settings, w: Array) -> Array:
+        batch = draw_minibatch(form, arrays, key, settings.batch, structure.rows)
+        return jax.grad(lambda w: loss_on(form, arrays, batch, w))(w)
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         position = jnp.tile(arrays.w_star, (structure.num_chains, 1))
@@ -118,15 +134,16 @@ def build(form: Form, structure: Structure) -> Sampler:
         batch_key, noise_key = jax.random.split(key)
         w, v = state
         keys = jax.random.split(batch_key, structure.num_chains)
-        g = jax.vmap(lambda key, w: gradient(key, arrays, w))(keys, w)
+        g = jax.vmap(lambda key, w: gradient(key, arrays, settings, w))(keys, w)
         adapting = i < settings.num_warmup
-        v = jnp.where(adapting, memory * v + (1.0 - memory) * g**2, v)
-        p = preconditioner(kind, v, jnp.minimum(i, settings.num_warmup - 1))
+        moved = settings.memory * v + (1.0 - settings.memory) * g**2
+        v = jnp.where(adapting, moved, v)
+        p = preconditioner(settings, v, i)
         scaled = eta(settings, i) * p
         drift = arrays.nbeta * g + arrays.gamma * (w - arrays.w_star)
         noise = jax.random.normal(noise_key, w.shape, w.dtype)
         w = w - 0.5 * scaled * drift + jnp.sqrt(scaled) * noise
-        return State(w, v), _info(arrays, structure, form)
+        return State(w, v), _info(form, arrays, structure, settings)
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
         w = state.position
@@ -136,14 +153,14 @@ def build(form: Form, structure: Structure) -> Sampler:
         return Draw(losses, weight, distance, jnp.full_like(losses, jnp.nan))
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
-        p = preconditioner(kind, state.second_moment, settings.num_warmup - 1)
+        p = preconditioner(settings, state.second_moment, settings.num_warmup)
         return {"preconditioner_min": p.min(), "preconditioner_max": p.max()}
 
     return Sampler(init, step, draw, summary)
 
 
-def _info(arrays: Arrays, structure: Structure, form: Form) -> Info:
-    share = min(1.0, structure.batch / num_rows(form, arrays))
+def _info(form: Form, arrays: Arrays, structure: Structure, settings: Settings) -> Info:
+    share = jnp.minimum(1.0, settings.batch / num_rows(form, arrays))
     zero = jnp.zeros(structure.num_chains, arrays.w_star.dtype)
     nan = zero + jnp.nan
     return Info(acceptance=nan, divergence=zero, energy=nan, work=zero + share)

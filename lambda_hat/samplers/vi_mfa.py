@@ -19,13 +19,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import VIConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
-from lambda_hat.samplers.mixture import Mixture, log_density, pack, place, unpack
+from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
+from lambda_hat.samplers.shapes import rounded_up, rows_of, shares
 from lambda_hat.target import (
     Arrays,
     Form,
+    Minibatch,
     Target,
+    draw_minibatch,
     loss,
-    minibatch_loss,
+    loss_on,
     num_rows,
     squared_distance,
 )
@@ -52,6 +55,12 @@ REPORT_SHARE = 0.01
 """Weight of the newest step in the running means of the report."""
 COLLAPSED = 1e-3
 """A component that weighs less is out of the mixture."""
+SHARED_M, SHARED_R, SHARED_ROWS = 8, 4, 256
+"""Room in a program that trials share: what a study searches by default."""
+GROUP = 2
+"""Of a small problem's components so many cost little more than one."""
+UNUSED = -1e30
+"""Logit of a component that a program has room for and a trial does not use."""
 
 
 class Report(NamedTuple):
@@ -82,13 +91,19 @@ class State(NamedTuple):
 
 class Structure(NamedTuple):
     M: int
+    """Components that there is room for."""
+    group: int
+    """Components that are gone through together."""
     r: int
-    batch_size: int
+    rows: int
     num_samples: int
 
 
 class Settings(NamedTuple):
     num_warmup: int
+    M: int
+    r: int
+    batch_size: int
     lr: float
     num_probes: int
     memory: float
@@ -101,23 +116,34 @@ def plan(config: Config) -> Plan:
     return Plan(config.steps, -(-config.eval_draws // NUM_CHAINS), 1, WARMUP_SHARE)
 
 
-def structure_of(config: Config) -> Structure:
-    """Numbers of components, factors, rows and samples shape the program."""
-    return Structure(config.M, config.r, config.batch_size, config.num_samples)
+def structure_of(config: Config, target: Target) -> Structure:
+    """Room for components, factors and rows, and the number of samples, shape the program."""
+    rows = rows_of(target, config.batch_size, least=SHARED_ROWS)
+    if not shares(target):
+        return Structure(config.M, config.M, config.r, rows, config.num_samples)
+    M, r = rounded_up(config.M, SHARED_M), rounded_up(config.r, SHARED_R)
+    return Structure(M, GROUP, r, rows, config.num_samples)
 
 
 def settings_of(config: Config) -> Settings:
     """Numeric settings, passed as traced arguments: the three whitenings are one program."""
     mode = config.whitening_mode
     probes = 0 if mode == "none" else NUM_PROBES
-    return Settings(config.steps, float(config.lr), probes, MEMORY[mode], int(mode == "adam"))
+    return Settings(
+        config.steps,
+        config.M,
+        config.r,
+        config.batch_size,
+        float(config.lr),
+        probes,
+        MEMORY[mode],
+        int(mode == "adam"),
+    )
 
 
 def refusal(target: Target, config: Config) -> str | None:
-    """Factors beyond the dimension add nothing to a full covariance."""
-    if config.r <= target.d:
-        return None
-    return f"`r <= d` must hold for vi, but got r={config.r} with d={target.d}. Lower r."
+    """VI takes any target: d factors are a full covariance, and more of them count as d."""
+    return None
 
 
 def width(arrays: Arrays, second_moment: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -132,8 +158,20 @@ def width(arrays: Arrays, second_moment: Float[Array, " d"]) -> Float[Array, " d
 
 def build(form: Form, structure: Structure) -> Sampler:
     """VI on the targets of one form."""
-    M, r, batch, num_samples = structure
     optimiser: Any = optax.scale_by_adam()
+
+    def minibatch(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Minibatch:
+        return draw_minibatch(form, arrays, key, settings.batch_size, structure.rows)
+
+    def normal(key: PRNGKeyArray, number: int, arrays: Arrays, settings: Settings) -> Array:
+        """[number, 1 + d + r]: one to choose by, and noise for `place`.
+
+        What a factor gets does not depend on the room that there is.
+        """
+        d, dtype = arrays.w_star.shape[0], arrays.w_star.dtype
+        noise = jax.random.normal(key, (1 + d + structure.r, number), dtype)
+        used = jnp.arange(1 + d + structure.r) < 1 + d + jnp.minimum(settings.r, d)
+        return (used[:, None] * noise).T
 
     def whitening(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Array:
         """S from moments of the minibatch loss gradient, all 1 without probes."""
@@ -141,10 +179,9 @@ def build(form: Form, structure: Structure) -> Sampler:
         def probe(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             guide, moment = carry
             batch_key, point_key = jax.random.split(jax.random.fold_in(key, t))
+            batch = minibatch(batch_key, arrays, settings)
             shift = width(arrays, guide) * jax.random.normal(point_key, guide.shape, guide.dtype)
-            g = jax.grad(lambda w: minibatch_loss(form, arrays, batch_key, w, batch))(
-                arrays.w_star + shift
-            )
+            g = jax.grad(lambda w: loss_on(form, arrays, batch, w))(arrays.w_star + shift)
             guide = GUIDE_MEMORY * guide + (1.0 - GUIDE_MEMORY) * g**2
             return guide, settings.memory * moment + (1.0 - settings.memory) * g**2
 
@@ -158,43 +195,83 @@ def build(form: Form, structure: Structure) -> Sampler:
         whiten_key, start_key = jax.random.split(key)
         d, dtype = arrays.w_star.shape[0], arrays.w_star.dtype
         unit = jnp.where(settings.num_probes > 0, 1.0, (arrays.nbeta + arrays.gamma) ** -0.5)
-        noise = SPREAD * d**-0.5 * jax.random.normal(start_key, (r + 2, M, d), dtype)
-        shift, jitter, loading = noise[0], noise[1], jnp.moveaxis(noise[2:], 0, 1)
-        q = Mixture(jnp.zeros(M, dtype), unit * shift, unit * loading, jnp.log(unit) + jitter)
+        place_of = jnp.arange(structure.M)
+        noise = (
+            SPREAD
+            * d**-0.5
+            * jax.vmap(
+                lambda m: jax.random.normal(
+                    jax.random.fold_in(start_key, m), (structure.r + 2, d), dtype
+                )
+            )(place_of)
+        )
+        used = jnp.arange(structure.r) < jnp.minimum(settings.r, d)
+        loading = unit * used[:, None] * noise[:, 2:]
+        logits = jnp.where(place_of < settings.M, 0.0, UNUSED).astype(dtype)
+        q = Mixture(logits, unit * noise[:, 0], loading, jnp.log(unit) + noise[:, 1])
         flat = pack(q)
         scale = whitening(whiten_key, arrays, settings)
         zero = jnp.zeros((), dtype)
         return State(flat, optimiser.init(flat), scale, jnp.zeros(len(Report._fields)), zero)
 
-    def negative_elbo(
-        flat: Array, key: PRNGKeyArray, arrays: Arrays, scale: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """E_q[log q + U], with the gradients of the module's docstring; (E_q[log q], E_q[L])."""
+    def gradients(
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State
+    ) -> tuple[Array, Array]:
+        """Those of E_q[log q + U] as the module's docstring has them, and its parts.
+
+        Each component has the gradient of its own part, times its weight in the sum. As many
+        groups of components are gone through as the trial uses.
+
+        Returns:
+            The gradient by `flat`; E_q[log q + U], E_q[log q] and E_q[L] as an array.
+        """
         batch_key, sample_key = jax.random.split(key)
-        d = scale.shape[0]
-        q, fixed = unpack(flat, d), unpack(jax.lax.stop_gradient(flat), d)
+        scale, d = state.whitening, state.whitening.shape[0]
+        batch = minibatch(batch_key, arrays, settings)
+        fixed = unpack(state.flat, d)
+        density, weights = density_of(fixed), jax.nn.softmax(fixed.logits)
 
-        def one(z: Array) -> tuple[Array, Array, Array]:
+        def one(z: Array) -> Array:
             w = arrays.w_star + scale * z
-            value = minibatch_loss(form, arrays, batch_key, w, batch)
+            value = loss_on(form, arrays, batch, w)
             energy = arrays.nbeta * value + 0.5 * arrays.gamma * squared_distance(arrays, w)
-            logq = log_density(fixed, z)
-            return logq + energy, logq, value
+            logq = log_density(density, z)
+            return jnp.stack([logq + energy, logq, value])
 
-        noise = jax.random.normal(sample_key, (M, num_samples, r + d), scale.dtype)
-        z = jax.vmap(place)(noise, *q[1:])
-        total, logq, value = (x.mean(axis=1) for x in jax.vmap(jax.vmap(one))(z))
-        weights = jax.nn.softmax(q.logits)
-        return weights @ total, (weights @ logq, weights @ value)
+        keys = jax.vmap(lambda m: jax.random.fold_in(sample_key, m))(jnp.arange(structure.M))
+        noise = jax.vmap(lambda key: normal(key, structure.num_samples, arrays, settings))(keys)
+
+        def mean(row: Array, noise: Array) -> tuple[Array, Array]:
+            _, shift, loading, log_scale = (leaf[0] for leaf in unpack(row[None], d))
+            found = jax.vmap(one)(place(noise[:, 1:], shift, loading, log_scale)).mean(axis=0)
+            return found[0], found
+
+        def group(g: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            first = g * structure.group
+
+            def mine(x: Array) -> Array:
+                return jax.lax.dynamic_slice_in_dim(x, first, structure.group)
+
+            (_, found), own = jax.vmap(jax.value_and_grad(mean, has_aux=True))(
+                mine(state.flat), mine(noise)
+            )
+            news = (mine(weights)[:, None] * own, found)
+            return jax.tree.map(
+                lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, first, 0), carry, news
+            )
+
+        nothing = jnp.zeros_like(state.flat), jnp.zeros((structure.M, 3), scale.dtype)
+        groups = -(-settings.M // structure.group)
+        gradient, parts = jax.lax.fori_loop(0, groups, group, nothing)
+        means = weights @ parts
+        return gradient.at[:, 0].set(weights * (parts[:, 0] - means[0])), means
 
     def fit(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Array]:
         """One step of Adam; a gradient that is not finite counts as 0. (state, left out)."""
         flat, moments, scale, report, num_skipped = state
-        (value, (logq, mean_loss)), gradient = jax.value_and_grad(negative_elbo, has_aux=True)(
-            flat, key, arrays, scale
-        )
+        gradient, (value, logq, mean_loss) = gradients(key, arrays, settings, state)
         finite = jnp.isfinite(jnp.sum(gradient)) & jnp.isfinite(value)
         gradient = jnp.where(finite, gradient, 0.0)
         direction, moments = optimiser.update(gradient, moments)
@@ -222,12 +299,13 @@ def build(form: Form, structure: Structure) -> Sampler:
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
         """Fresh draws of q; during the fit their losses are its running mean, to look at."""
-        which_key, noise_key = jax.random.split(key)
-        d = arrays.w_star.shape[0]
-        q = unpack(state.flat, d)
-        which = jax.random.categorical(which_key, q.logits, shape=(NUM_CHAINS,))
-        noise = jax.random.normal(noise_key, (NUM_CHAINS, r + d), arrays.w_star.dtype)
-        z = jax.vmap(lambda m, x: place(x, *(leaf[m] for leaf in q[1:])))(which, noise)
+        q = unpack(state.flat, arrays.w_star.shape[0])
+        noise = normal(key, NUM_CHAINS, arrays, settings)
+        # The first of a draw's normals chooses its component, by its own distribution function.
+        below = jnp.cumsum(jax.nn.softmax(q.logits))
+        level = jax.scipy.special.ndtr(noise[:, :1])
+        which = jnp.minimum(jnp.sum(below <= level, axis=1), settings.M - 1)
+        z = jax.vmap(lambda m, x: place(x, *(leaf[m] for leaf in q[1:])))(which, noise[:, 1:])
         w = arrays.w_star + state.whitening * z
         losses = jax.lax.cond(
             i < settings.num_warmup,
@@ -240,13 +318,15 @@ def build(form: Form, structure: Structure) -> Sampler:
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
         log_weights = jax.nn.log_softmax(state.flat[:, 0])
         weights = jnp.exp(log_weights)
+        used = jnp.arange(structure.M) < settings.M
+        weight_min = jnp.min(jnp.where(used, weights, 1.0))
         report = Report(*state.report)
         entropy = report.entropy + jnp.sum(jnp.log(state.whitening))
         return {
-            "weight_min": weights.min(),
+            "weight_min": weight_min,
             "weight_max": weights.max(),
             "components_effective": jnp.exp(-jnp.sum(weights * log_weights)),
-            "collapsed": (weights.min() < COLLAPSED).astype(weights.dtype),
+            "collapsed": (weight_min < COLLAPSED).astype(weights.dtype),
             "elbo": entropy - report.energy,
             "entropy": entropy,
             "skipped_steps": state.num_skipped,
@@ -271,6 +351,6 @@ def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, 
     A step of the fit takes M x num_samples minibatch gradients, the first also pays for the
     probes; a draw of the fitted mixture is one full loss.
     """
-    share = min(1.0, structure.batch_size / num_rows(form, arrays))
-    gradients = structure.M * structure.num_samples + settings.num_probes * (i == 0)
+    share = jnp.minimum(1.0, settings.batch_size / num_rows(form, arrays))
+    gradients = settings.M * structure.num_samples + settings.num_probes * (i == 0)
     return jnp.where(i < settings.num_warmup, share * gradients / NUM_CHAINS, 1 / 3)
