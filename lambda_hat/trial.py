@@ -228,6 +228,13 @@ def finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _stiffness(stored: ReferenceResult) -> float | None:
+    curvature = finite(stored.evidence.get("largest_curvature"))
+    if curvature is None or stored.nbeta is None or stored.gamma is None:
+        return None
+    return stored.nbeta * max(curvature, 0.0) + stored.gamma
+
+
 @dataclass(frozen=True)
 class Reference:
     """What a study is scored against, from a problem's ref.json."""
@@ -242,6 +249,8 @@ class Reference:
     runtime_sec: float | None = None
     target: str | None = None
     """Which target it is of (see `Problem.target_id`)."""
+    stiffness: float | None = None
+    """nbeta times the largest curvature at w*, plus gamma; None where it was not computed."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Reference:
@@ -257,6 +266,7 @@ class Reference:
             settings=stored.settings,
             runtime_sec=finite(stored.runtime_sec),
             target=stored.target,
+            stiffness=_stiffness(stored),
         )
 
     def is_of(self, target: str | None) -> bool:

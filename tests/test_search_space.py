@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
+from lambda_hat.conf.ranged_trial import RangedTrial, Ranges
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.conf.search_space import (
     SEARCH_SPACE,
     Categorical,
     Float,
     Int,
+    bounds_of,
     draw_params,
     read_search_space,
 )
@@ -92,6 +97,21 @@ def test_a_wrong_space_is_refused_with_a_sentence(raw: object, said: str) -> Non
     with pytest.raises(ConfigError) as caught:
         read_search_space(raw)
     assert said in str(caught.value)
+
+
+def suggested(ranges: Ranges, low: float, high: float) -> FloatDistribution:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    RangedTrial(trial, ranges).suggest_float("eta0", low, high, log=True)
+    return cast(FloatDistribution, trial.distributions["eta0"])
+
+
+def test_a_problem_bounds_the_steps_of_sgld_unless_the_user_gave_a_range() -> None:
+    bounds = bounds_of("sgld", 1234.0)
+    assert bounds == {"eta0": 8.1e-4} and bounds_of("sgld", None) == bounds_of("vi", 1.0) == {}
+    assert suggested(Ranges(most=bounds), 1e-7, 0.1) == FloatDistribution(1e-7, 8.1e-4, log=True)
+    assert suggested(Ranges(most=bounds), 1e-3, 0.1).high == 0.1  # Somebody edited the range.
+    given = {"eta0": Float(1e-5, 0.01, log=True)}
+    assert suggested(Ranges(given, most=bounds), 1e-7, 0.1).high == 0.01
 
 
 def test_an_unknown_method_is_refused_with_the_nearest() -> None:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from lambda_hat.conf.compose import compose_problem
+from lambda_hat.conf.samplers import SGLDConfig
 from lambda_hat.conf.search_space import read_search_space
 from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
 from lambda_hat.execution import (
@@ -521,6 +522,30 @@ def test_a_penalty_is_no_less_than_the_worst_score(line: Line) -> None:
     study.tell(study.ask(), result)
     row = study.tell(study.ask(), result.failed("It diverged."))
     assert row["objective"] == 50.0
+
+
+def test_a_study_searches_steps_that_its_problem_allows_and_goes_on_with_them(line: Line) -> None:
+    def study() -> Study:
+        return Study(
+            line.problem,
+            "sgld",
+            StudySettings(method_budget=10.0),
+            {},
+            line.store,
+            functions=FUNCTIONS,
+            warn=line.said.append,
+        )
+
+    first = study()
+    first.begin(Reference(LLC, 0.05, "ok", stiffness=1234.0))
+    for _ in range(20):
+        asked = first.ask()
+        default = asked.spec.hyperparams["eta0"] == SGLDConfig.eta0
+        assert default or asked.spec.hyperparams["eta0"] <= 8.1e-4
+    again = study()
+    assert again.changes() == []
+    again.begin(Reference(LLC, 0.05, "ok"))
+    assert again.changes() == []
 
 
 def test_a_trial_ended_at_its_deadline_fails_with_its_reason(line: Line) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lambda_hat.conf.checks import ConfigError
@@ -23,6 +23,8 @@ class Ranges:
     """By name: a user's own, from the config."""
     num_rows: int | None = None
     """Rows of the problem's data: batches from there on are one choice. None leaves them be."""
+    most: Mapping[str, float] = field(default_factory=dict)
+    """By name: what no range that is asked for goes beyond; those that are given do."""
 
 
 class NotInRange(ConfigError):
@@ -79,6 +81,8 @@ class RangedTrial:
         entry = self._ranges.given.get(name, asked)
         if name in BATCHES and self._ranges.num_rows is not None:
             entry = _distinct(entry, self._ranges.num_rows)
+        if name not in self._ranges.given and name in self._ranges.most:
+            entry = _up_to(entry, self._ranges.most[name])
         if name in self._fixed and not _can_hold(entry, self._fixed[name]):
             value, can = self._fixed[name], _shown(entry)
             raise NotInRange([f"It was enqueued with {name}={value!r}, but can have {can}."])
@@ -102,6 +106,13 @@ def _can_hold(entry: Range, value: Any) -> bool:
         return value in entry.choices
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and (value > 0 or not entry.log)
+
+
+def _up_to(entry: Range, most: float) -> Range:
+    """A range without what is beyond a bound; one that lies beyond it whole is left as it is."""
+    if not isinstance(entry, Float) or not entry.low < most < entry.high:
+        return entry
+    return replace(entry, high=most)
 
 
 def _distinct(entry: Range, num_rows: int) -> Range:

@@ -105,6 +105,23 @@ cost of many steps.
 """
 
 
+STABLE_SHARE = 0.25
+"""Of the step beyond which SGLD diverges in the stiffest direction, where it is inflated by a third
+(docs/samplers.md); a preconditioner makes it stiffer still."""
+
+
+def bounds_of(method_name: str, stiffness: float | None) -> dict[str, float]:
+    """What a problem allows of a method's settings at most, by name.
+
+    Args:
+        method_name: The method.
+        stiffness: nbeta times the largest curvature at w*, plus gamma; None where it is not known.
+    """
+    if method_name != "sgld" or stiffness is None:
+        return {}
+    return {"eta0": float(f"{STABLE_SHARE * 4 / stiffness:.2g}")}
+
+
 def draw_params(trial: Suggests, method_name: str) -> dict[str, Any]:
     """Draws a method's hyperparameters for one trial from `SEARCH_SPACE`.
 

@@ -221,7 +221,8 @@ def _fields(rows: tuple[Draw, Info], count: int, stride: int) -> dict[str, np.nd
     """Host copies, [count, chains]: rates are means over the steps of a draw, work is their sum."""
     draw, info = rows
     named = {**draw._asdict(), **info._asdict()}
-    host = {name: np.array(values[:count], np.float64) for name, values in named.items()}
+    # Cut on the host: JAX would compile a program for each number of draws.
+    host = {name: np.asarray(all_)[:count].astype(np.float64) for name, all_ in named.items()}
     host["acceptance"] /= stride
     host["divergence"] /= stride
     host["energy"] /= stride

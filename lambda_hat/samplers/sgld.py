@@ -4,9 +4,9 @@ Welling & Teh (2011), with a diagonal preconditioner P = 1/(sqrt(v) + eps) as in
 (2016). The moments v are those of the minibatch loss gradient g_B alone (neither noise nor
 tether) and start at 1; `rmsprop` uses them as they are, `adam` with the longer memory of that
 optimiser and, from when they are frozen, corrected for their start. A moving preconditioner would
-bias the stationary law, so P is frozen after warm-up. The first moment of Adam is not used: it would make the drift a momentum,
-whose stationary law is another. Steps decay as eta_t = eta0 (1 + t/t0)^-gamma, and a draw weighs
-its step size.
+bias the stationary law, so P is frozen after warm-up. The first moment of Adam is not used: it
+would make the drift a momentum, whose stationary law is another. Steps decay as
+eta_t = eta0 (1 + t/t0)^-gamma, and a draw weighs its step size.
 """
 
 from __future__ import annotations

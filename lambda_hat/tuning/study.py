@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial, TrialState
 
 from lambda_hat.conf.ranged_trial import Ranges
-from lambda_hat.conf.search_space import Space
+from lambda_hat.conf.search_space import Space, bounds_of
 from lambda_hat.execution.trials import TrialTask
 from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store, read_or_quarantine, write_json
@@ -120,7 +120,9 @@ class Study:
             proposers=Proposers(settings.search, seed=study_seed),
             num_objectives=len(settings.objectives),
         )
-        if self._journal.fingerprint and self.changes():
+        if begun := self._journal.fingerprint:
+            self._ranges = replace(self._ranges, most=begun.get("bounds", {}))
+        if begun and self.changes():
             self._keep_coinciding_choices()
         self._proposals = Proposals(
             problem,
@@ -142,7 +144,7 @@ class Study:
         begun = self._journal.fingerprint
         if begun is None:
             return []
-        old = {key: value for key, value in begun.items() if key != "reference"}
+        old = {key: begun[key] for key in begun if key not in ("reference", "bounds")}
         return differences(old, self._fingerprint())
 
     def _keep_coinciding_choices(self) -> None:
@@ -198,7 +200,11 @@ class Study:
         """The reference that this study's trials are scored against, from first to last."""
         begun = self._journal.fingerprint
         if begun is None:
-            self._journal.stamp({**self._fingerprint(), "reference": identity(reference)})
+            bounds = bounds_of(self.method, reference.stiffness)
+            self._ranges = replace(self._ranges, most=bounds)
+            self._proposals = replace(self._proposals, ranges=self._ranges)
+            stamp = {**self._fingerprint(), "reference": identity(reference)}
+            self._journal.stamp({**stamp, **({"bounds": bounds} if bounds else {})})
             return reference
         kept, note = reference_to_keep(begun["reference"], reference)
         if note is not None:
