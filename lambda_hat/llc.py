@@ -66,6 +66,8 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
             f"`draws >= {MIN_DRAWS}` must hold after warm-up, but got {loss.shape[0]}. "
             "Raise the budget or the steps."
         )
+    if not draws.weight.any():
+        raise NoEstimate("Some draw must count, but the budget ended before any did. Raise it.")
     start = burn_in(loss) if trim else 0
     loss, weight = loss[start:], draws.weight[start:]
     if np.ptp(loss, axis=0).min() == 0:

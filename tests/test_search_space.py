@@ -25,7 +25,7 @@ from lambda_hat.entrypoints import parsl_optuna
 
 CONTRACT = {
     "sgld": {"eta0", "gamma", "batch", "precond_type", "steps"},
-    "vi": {"lr", "M", "r", "whitening_mode", "steps", "batch_size"},
+    "vi": {"lr", "M", "r", "whitening_mode", "steps", "batch_size", "correction", "ais_steps"},
     "mclmc": {"step_size", "target_accept", "L", "steps"},
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import known_answers
 import numpy as np
 import pytest
 import targets
@@ -17,7 +18,8 @@ from scipy import stats
 
 from lambda_hat.conf.samplers import VIConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE
-from lambda_hat.samplers import loop, vi_mfa
+from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.samplers import annealed, loop, vi_mfa
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
 from lambda_hat.target import Target, make_target
@@ -212,8 +214,8 @@ def test_every_hyperparameter_changes_the_draws(change):
 
 
 def test_every_searched_hyperparameter_is_changed_above():
-    searched = {"lr", "M", "r", "whitening_mode", "steps", "batch_size"}
-    assert searched <= {name for change in CHANGES for name in change}
+    correcting = {"correction", "ais_steps"}
+    assert set(SEARCH_SPACE["vi"]) - correcting <= {name for change in CHANGES for name in change}
 
 
 def test_same_key_same_draws_and_another_key_others():
@@ -342,3 +344,37 @@ def test_a_large_problem_has_programs_of_its_sizes():
     target = targets.noisy_squares(5_000, n=100, gamma=GAMMA, dtype="float32")
     structure = vi_mfa.structure_of(VIConfig(M=1, r=0, batch_size=64), target)
     assert (structure.M, structure.r, structure.rows) == (1, 0, 64)
+
+
+CORRECTED = VIConfig(M=1, r=0, steps=1_000, correction="ais", ais_steps=30)
+
+
+@pytest.mark.parametrize("family", ["quadratic", "monomial", "deep_linear"])
+def test_moved_particles_have_the_exact_answer_where_their_mixture_has_not(family):
+    known = known_answers.FAMILIES[family]()
+    found = known_answers.estimate("vi", known.target, CORRECTED)
+    known_answers.check_known_answer(found, known.exact)
+
+
+def test_draws_before_the_posterior_is_reached_count_nothing():
+    target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
+    runner = Runner(vi_mfa, target, replace(CORRECTED, ais_steps=60), key=jax.random.key(0))
+    runner.progress.step = runner.plan.num_warmup  # As where the budget cuts the fit.
+    runner.run(num_draws=30)
+    assert 0.0 < runner.summary()["temperature"] < 1.0
+    with pytest.raises(NoEstimate, match="Some draw must count"):
+        estimate_llc(runner.draws(), nbeta=target.nbeta, init_loss=0.0, trim=False)
+    runner.run(num_draws=90)
+    weights = runner.draws().weight[:, 0]
+    assert runner.summary()["temperature"] == 1.0
+    assert list(np.unique(weights)) == [0.0, 1.0] and np.argmax(weights) == 59
+
+
+def test_the_gradients_of_moves_are_counted():
+    target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
+    runner = run(target, CORRECTED)
+    probes, fit = vi_mfa.NUM_PROBES, CORRECTED.steps * CORRECTED.num_samples
+    moves = CORRECTED.ais_steps + vi_mfa.SETTLING + vi_mfa.MOVES
+    least, most = (moves * annealed.GROUPS * annealed.PARTICLES * (k + 4 / 3) for k in (1, 32))
+    assert least < runner.draws().work_total - probes - fit < most
+    assert runner.draws().loss.shape == (vi_mfa.MOVES, annealed.GROUPS)

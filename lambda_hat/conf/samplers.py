@@ -104,7 +104,11 @@ class VIConfig(SamplerConfig):
     num_samples: int = bounded(4, least=1, do="Raise it.")
     """Draws of each component in one ELBO gradient."""
     eval_draws: int = bounded(4_000, least=100, do="The standard error needs them.")
-    """Fresh, independent draws of the fitted mixture behind the estimate."""
+    """Fresh, independent draws of the fitted mixture behind the estimate; none if corrected."""
+    correction: Literal["none", "ais"] = "none"
+    """`ais` moves particles from the fitted mixture to the posterior, by tempered HMC."""
+    ais_steps: int = bounded(50, least=1, do="Raise it.")
+    """Temperatures between the two, each with a move of every particle."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ SEARCH_SPACE: Space = {
         "whitening_mode": _WHITENING,
         "steps": Int(1_000, 30_000, log=True),
         "batch_size": Categorical((64, 256)),
+        "correction": Categorical(("none", "ais")),
+        "ais_steps": Int(10, 200, log=True),
     },
     "mclmc": {
         "step_size": Float(1e-3, 1.0, log=True),

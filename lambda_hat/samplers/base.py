@@ -78,6 +78,8 @@ class Plan(NamedTuple):
     """Steps between draws."""
     warmup_share: float = 0.5
     """Share of the time budget after which a warm-up that has not ended is cut."""
+    turns: tuple[int, ...] = ()
+    """Steps from which on a step takes another time: what the ones before took says nothing."""
 
 
 State = Any

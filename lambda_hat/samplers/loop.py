@@ -145,7 +145,8 @@ class Runner:
             left = deadline - time.monotonic()
             if left <= 1.5 * per_draw:
                 return
-            steps = until - progress.step
+            stop = min((turn for turn in self.plan.turns if turn > progress.step), default=until)
+            steps = min(stop, until) - progress.step
             stride = min(thin, steps) if warmup else thin
             count = max(1, min(steps // stride, _affordable(per_draw, left)))
             began = time.monotonic()
@@ -156,8 +157,8 @@ class Runner:
             progress.state = jax.block_until_ready(state)
             took = time.monotonic() - began
             progress.seconds["warmup" if warmup else "sample"] += took
-            per_draw = took / count
             progress.step += count * stride
+            per_draw = 0.0 if progress.step in self.plan.turns else took / count
             (progress.warmup_rows if warmup else progress.rows).append(_fields(rows, count, stride))
             last = (progress.warmup_rows if warmup else progress.rows)[-1]
             progress.diverged = not np.isfinite(last["loss"]).all()

@@ -73,6 +73,15 @@ def log_density(density: Density, z: Float[Array, " d"]) -> Float[Array, ""]:
     return jax.nn.logsumexp(density.log_weight - 0.5 * square)
 
 
+def draws_of(q: Mixture, noise: Float[Array, "n 1+d+r"]) -> Float[Array, "n d"]:
+    """Draws of the mixture from standard normals: the first of each chooses its component."""
+    below = jnp.cumsum(jax.nn.softmax(q.logits))
+    which = jnp.sum(below <= jax.scipy.special.ndtr(noise[:, :1]), axis=1)
+    # Rounding can leave the last sum below 1: what lies beyond is the heaviest component's.
+    which = jnp.where(which < len(below), which, jnp.argmax(q.logits))
+    return jax.vmap(lambda m, x: place(x, *(leaf[m] for leaf in q[1:])))(which, noise[:, 1:])
+
+
 def place(
     noise: Float[Array, "*s d+r"], shift: Array, loading: Array, log_scale: Array
 ) -> Float[Array, "*s d"]:

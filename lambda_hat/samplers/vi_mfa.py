@@ -18,8 +18,17 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import VIConfig as Config
+from lambda_hat.samplers import annealed
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
-from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
+from lambda_hat.samplers.mixture import (
+    Mixture,
+    density_of,
+    draws_of,
+    log_density,
+    pack,
+    place,
+    unpack,
+)
 from lambda_hat.samplers.shapes import rounded_up, rows_of, shares
 from lambda_hat.target import (
     Arrays,
@@ -40,6 +49,8 @@ TRIM_TRANSIENT = False
 NUM_CHAINS = 4
 """Independent draws recorded at a time: chains in name, so that R-hat and ESS apply."""
 WARMUP_SHARE = 0.75
+SETTLING, MOVES = 30, 100
+"""Moves of the particles once they have arrived at the posterior, before the draws and for them."""
 NUM_PROBES = 1_000
 """Minibatch gradients behind S."""
 MEMORY = {"none": 0.0, "rmsprop": 0.99, "adam": 0.999}
@@ -87,6 +98,8 @@ class State(NamedTuple):
     """A `Report`, packed."""
     num_skipped: Float[Array, ""]
     """Steps left out because a gradient was not finite."""
+    particles: Any
+    """`annealed.Particles`, moved from q to the posterior; None where q is not corrected."""
 
 
 class Structure(NamedTuple):
@@ -97,10 +110,12 @@ class Structure(NamedTuple):
     r: int
     rows: int
     num_samples: int
+    annealed: bool = False
 
 
 class Settings(NamedTuple):
-    num_warmup: int
+    num_fit: int
+    ais_steps: int
     M: int
     r: int
     batch_size: int
@@ -112,17 +127,21 @@ class Settings(NamedTuple):
 
 
 def plan(config: Config) -> Plan:
-    """Warm-up is the fit; every draw after it is fresh."""
+    """Warm-up is the fit; every draw after it is fresh, or of particles that were moved."""
+    if config.correction == "ais":
+        num_warmup = config.steps + config.ais_steps + SETTLING
+        return Plan(num_warmup, MOVES, 1, WARMUP_SHARE, (config.steps,))
     return Plan(config.steps, -(-config.eval_draws // NUM_CHAINS), 1, WARMUP_SHARE)
 
 
 def structure_of(config: Config, target: Target) -> Structure:
     """Room for components, factors and rows, and the number of samples, shape the program."""
     rows = rows_of(target, config.batch_size, least=SHARED_ROWS)
+    rest = (rows, config.num_samples, config.correction == "ais")
     if not shares(target):
-        return Structure(config.M, config.M, config.r, rows, config.num_samples)
+        return Structure(config.M, config.M, config.r, *rest)
     M, r = rounded_up(config.M, SHARED_M), rounded_up(config.r, SHARED_R)
-    return Structure(M, GROUP, r, rows, config.num_samples)
+    return Structure(M, GROUP, r, *rest)
 
 
 def settings_of(config: Config) -> Settings:
@@ -131,6 +150,7 @@ def settings_of(config: Config) -> Settings:
     probes = 0 if mode == "none" else NUM_PROBES
     return Settings(
         config.steps,
+        config.ais_steps,
         config.M,
         config.r,
         config.batch_size,
@@ -159,6 +179,7 @@ def width(arrays: Arrays, second_moment: Float[Array, " d"]) -> Float[Array, " d
 def build(form: Form, structure: Structure) -> Sampler:
     """VI on the targets of one form."""
     optimiser: Any = optax.scale_by_adam()
+    num_chains = annealed.GROUPS if structure.annealed else NUM_CHAINS
 
     def minibatch(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Minibatch:
         return draw_minibatch(form, arrays, key, settings.batch_size, structure.rows)
@@ -212,7 +233,9 @@ def build(form: Form, structure: Structure) -> Sampler:
         flat = pack(q)
         scale = whitening(whiten_key, arrays, settings)
         zero = jnp.zeros((), dtype)
-        return State(flat, optimiser.init(flat), scale, jnp.zeros(len(Report._fields)), zero)
+        report = jnp.zeros(len(Report._fields))
+        particles = annealed.none_yet(d, dtype) if structure.annealed else None
+        return State(flat, optimiser.init(flat), scale, report, zero, particles)
 
     def gradients(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State
@@ -270,46 +293,81 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Array]:
         """One step of Adam; a gradient that is not finite counts as 0. (state, left out)."""
-        flat, moments, scale, report, num_skipped = state
+        flat, moments, scale, report, num_skipped, particles = state
         gradient, (value, logq, mean_loss) = gradients(key, arrays, settings, state)
         finite = jnp.isfinite(jnp.sum(gradient)) & jnp.isfinite(value)
         gradient = jnp.where(finite, gradient, 0.0)
         direction, moments = optimiser.update(gradient, moments)
-        done = i.astype(value.dtype) / settings.num_warmup
+        done = i.astype(value.dtype) / settings.num_fit
         rate = settings.lr * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         rates = jnp.full(flat.shape[1], rate).at[0].multiply(LOGIT_RATE)
         news = Report(value - logq, -logq, mean_loss, _scale_gradient(flat, gradient, scale.size))
         share = jnp.maximum(1.0 / (i + 1.0), REPORT_SHARE)
         report = jnp.where(finite, report + share * (jnp.stack(news) - report), report)
-        moved = State(flat - rates * direction, moments, scale, report, num_skipped + ~finite)
-        return moved, ~finite
+        flat, num_skipped = flat - rates * direction, num_skipped + ~finite
+        return State(flat, moments, scale, report, num_skipped, particles), ~finite
+
+    def fit_step(
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
+    ) -> tuple[State, Info]:
+        state, skipped = jax.lax.cond(
+            i < settings.num_fit,
+            lambda: fit(key, arrays, settings, state, i),
+            lambda: (state, jnp.asarray(False)),
+        )
+        each = jnp.ones(num_chains, arrays.w_star.dtype)
+        work = each * _work(form, arrays, structure, settings, i) / num_chains
+        absent = each * jnp.nan
+        return state, Info(acceptance=absent, divergence=each * skipped, energy=absent, work=work)
+
+    def anneal_step(
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
+    ) -> tuple[State, Info]:
+        start_key, move_key = jax.random.split(key)
+        scale, q = state.whitening, unpack(state.flat, state.whitening.shape[0])
+        particles = jax.lax.cond(
+            state.particles.temperature < 0.0,
+            lambda: annealed.start(start_key, form, arrays, scale, q),
+            lambda: state.particles,
+        )
+        last = settings.num_fit + settings.ais_steps + SETTLING
+        particles, info = annealed.move(
+            move_key,
+            form,
+            arrays,
+            scale,
+            q,
+            particles,
+            rise=jnp.asarray(1.0 / settings.ais_steps, scale.dtype),
+            adapting=(particles.temperature < 1.0) | (i < last),
+        )
+        return state._replace(particles=particles), info
 
     def step(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
-        state, skipped = jax.lax.cond(
-            i < settings.num_warmup,
-            lambda: fit(key, arrays, settings, state, i),
-            lambda: (state, jnp.asarray(False)),
+        if not structure.annealed:
+            return fit_step(key, arrays, settings, state, i)
+        return jax.lax.cond(
+            i < settings.num_fit,
+            lambda: fit_step(key, arrays, settings, state, i),
+            lambda: anneal_step(key, arrays, settings, state, i),
         )
-        each = jnp.ones(NUM_CHAINS, arrays.w_star.dtype)
-        work = each * _work(form, arrays, structure, settings, i)
-        absent = each * jnp.nan
-        return state, Info(acceptance=absent, divergence=each * skipped, energy=absent, work=work)
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
-        """Fresh draws of q; during the fit their losses are its running mean, to look at."""
+        """Fresh draws of q, or means of the particles in each group.
+
+        During the fit their losses are its running mean, to look at.
+        """
+        fitting = jnp.full(num_chains, Report(*state.report).loss)
+        if structure.annealed:
+            found = annealed.means(arrays, state.whitening, state.particles)
+            return found._replace(loss=jnp.where(i < settings.num_fit, fitting, found.loss))
         q = unpack(state.flat, arrays.w_star.shape[0])
-        noise = normal(key, NUM_CHAINS, arrays, settings)
-        # The first of a draw's normals chooses its component, by its own distribution function.
-        below = jnp.cumsum(jax.nn.softmax(q.logits))
-        level = jax.scipy.special.ndtr(noise[:, :1])
-        which = jnp.minimum(jnp.sum(below <= level, axis=1), settings.M - 1)
-        z = jax.vmap(lambda m, x: place(x, *(leaf[m] for leaf in q[1:])))(which, noise[:, 1:])
-        w = arrays.w_star + state.whitening * z
+        w = arrays.w_star + state.whitening * draws_of(q, normal(key, num_chains, arrays, settings))
         losses = jax.lax.cond(
-            i < settings.num_warmup,
-            lambda: jnp.full(NUM_CHAINS, Report(*state.report).loss),
+            i < settings.num_fit,
+            lambda: fitting,
             lambda: jax.vmap(lambda w: loss(form, arrays, w))(w),
         )
         distance = jax.vmap(lambda w: squared_distance(arrays, w))(w)
@@ -322,7 +380,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         weight_min = jnp.min(jnp.where(used, weights, 1.0))
         report = Report(*state.report)
         entropy = report.entropy + jnp.sum(jnp.log(state.whitening))
-        return {
+        found = {
             "weight_min": weight_min,
             "weight_max": weights.max(),
             "components_effective": jnp.exp(-jnp.sum(weights * log_weights)),
@@ -330,10 +388,13 @@ def build(form: Form, structure: Structure) -> Sampler:
             "elbo": entropy - report.energy,
             "entropy": entropy,
             "skipped_steps": state.num_skipped,
-            "virial_ratio": 1.0 + report.scale_gradient / arrays.w_star.shape[0],
             "whitening_min": state.whitening.min(),
             "whitening_max": state.whitening.max(),
         }
+        if structure.annealed:
+            return found | {"temperature": state.particles.temperature}
+        # That of draws which leave the posterior as it is comes with them.
+        return found | {"virial_ratio": 1.0 + report.scale_gradient / arrays.w_star.shape[0]}
 
     return Sampler(init, step, draw, summary)
 
@@ -346,11 +407,11 @@ def _scale_gradient(flat: Array, gradient: Array, d: int) -> Array:
 
 
 def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, i: Array) -> Array:
-    """Full-data gradients of step i and its draw, for each chain.
+    """Full-data gradients of step i and its draw, of all chains.
 
     A step of the fit takes M x num_samples minibatch gradients, the first also pays for the
     probes; a draw of the fitted mixture is one full loss.
     """
     share = jnp.minimum(1.0, settings.batch_size / num_rows(form, arrays))
     gradients = settings.M * structure.num_samples + settings.num_probes * (i == 0)
-    return jnp.where(i < settings.num_warmup, share * gradients / NUM_CHAINS, 1 / 3)
+    return jnp.where(i < settings.num_fit, share * gradients, NUM_CHAINS / 3)
