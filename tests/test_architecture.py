@@ -38,6 +38,7 @@ LAYERS = (
     ("tuning",),
     ("report",),
     ("terminal", "entrypoints"),
+    ("api",),
 )
 """The rooms, from the ground up: a module imports from its own layer and from those below."""
 LAYER = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}

@@ -134,6 +134,7 @@ CHANGES = {
         "params": "others.npz",
         "path": str(external_example.OTHER),
         "polish": False,
+        "pickled": 64 * "0",
     },
     DataConfig: {"n": 90, "input": {"kind": "uniform"}, "noise": {"kind": "none"}},
     TrainingConfig: {

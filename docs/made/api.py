@@ -25,6 +25,15 @@ def page(room: str) -> str:
     return f"# {module}\n\n::: {module}{options}\n"
 
 
+def functions() -> str:
+    """What a program calls, each with its docstring."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    named = next(n for n in tree.body if isinstance(n, ast.Assign) and "__all__" in ast.unparse(n))
+    names = sorted(ast.literal_eval(named.value), key=lambda name: (name[0].isupper(), name))
+    options = "    options:\n      show_root_heading: true\n      heading_level: 3\n"
+    return "\n".join(f"::: lambda_hat.api.{name}\n{options}" for name in names)
+
+
 def contents() -> str:
     """A table of the rooms, with the first line of each."""
     rows = [f"| [`{room}`](api/{room}.md) | {_first_line(room)} |" for room in rooms()]

@@ -30,7 +30,12 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
 }
 """Pages of the site that lie elsewhere in the repository."""
-MADE = {"configuration": configuration.reference, "rooms": api.contents, "picture": picture.embed}
+MADE = {
+    "configuration": configuration.reference,
+    "functions": api.functions,
+    "rooms": api.contents,
+    "picture": picture.embed,
+}
 """What takes the place of a part that is made, by its name."""
 PART = re.compile(r"<!-- made: (\w+) -->.*?<!-- end of made -->", re.S)
 OUTSIDE = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesheet"[^>]+"https?:')

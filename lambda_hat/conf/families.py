@@ -205,6 +205,9 @@ class ExternalConfig(ModelConfig):
     """The folder that `loss`, `params` and `data.file` are looked for in; the config's own."""
     polish: bool = False
     """Whether w* descends from the given point to the minimum nearby."""
+    pickled: str | None = place(None)
+    """SHA-256 of the file that `lambda_hat.problem` wrote a function of no module to; `loss` is
+    then `name@content`."""
 
     @property
     def acts(self) -> Acts:
@@ -216,9 +219,12 @@ class ExternalConfig(ModelConfig):
 
     def resolved(self, over: Mapping, where: str, faults: list[str]) -> ModelConfig:
         try:
-            _, source = find_source(self.loss, Path(self.path), where)
             given = content_of(Path(self.path, self.params), "params", where)
-            nested(dict(given.shapes), self.params, where)
+            if self.pickled is None:
+                _, source = find_source(self.loss, Path(self.path), where)
+                nested(dict(given.shapes), self.params, where)
+            else:
+                source = self.loss.partition("@")[2]
             if set(given.kinds) != {"f"}:
                 name = given.shapes[[kind == "f" for kind in given.kinds].index(False)][0]
                 got = f"{name!r} of {self.params} holds whole numbers"
@@ -234,7 +240,7 @@ class ExternalModel(ExternalConfig):
     """The same with what is in its files."""
 
     source: str = ""
-    """SHA-256 of the module that `loss` is in."""
+    """SHA-256 of the module that `loss` is in, or of the function's own content."""
     weights: str = ""
     """SHA-256 of the parameters."""
 

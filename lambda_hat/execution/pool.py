@@ -1,4 +1,4 @@
-"""What a pool of workers promises, and one that is a thread of this process, for tests."""
+"""What a pool of workers promises, and one that is a thread of this process."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ class Pool(TaskPool, Protocol):
 
 
 class InProcessPool:
-    """One thread of this process: for tests and debugging, without deadlines."""
+    """One thread of this process, without deadlines: for a program, and for tests."""
 
     num_workers = 1
-    description = "this process (for debugging: no deadlines)"
+    description = "one thread of this process, which no deadline ends"
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="in-process-pool")

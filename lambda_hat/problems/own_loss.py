@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pickle
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.families import ExternalModel
 from lambda_hat.conf.own_files import find_source
 from lambda_hat.problems.forms import ProblemForm
+from lambda_hat.store import digest_bytes
 from lambda_hat.target import block_rows
 
 Loss = Callable[[Any, Any], Any]
@@ -35,6 +37,8 @@ class OwnForm(ProblemForm):
     """The pytree structure of the parameters."""
     shapes: tuple[tuple[int, ...], ...]
     """The shape of each of its leaves."""
+    batch: tuple[Any, tuple[str, ...]] | None = None
+    """The pytree structure of a batch, and the names of its leaves; None is a dict of them."""
 
     @property
     def has_rows(self) -> bool:
@@ -48,6 +52,9 @@ class OwnForm(ProblemForm):
 
     def losses(self, w: Float[Array, " d"], data: Any) -> Float[Array, " rows"]:
         """Loss of each row."""
+        if self.batch is not None:
+            structure, names = self.batch
+            data = jax.tree.unflatten(structure, [data[name] for name in names])
         return self.function(self.params(w), data)
 
     def params(self, w: Float[Array, " d"]) -> Any:
@@ -56,10 +63,25 @@ class OwnForm(ProblemForm):
         return ravel_pytree(jax.tree.unflatten(self.structure, leaves))[1](w)
 
 
-def form_of(function: Loss, params: Any) -> OwnForm:
-    """The form of parameters like these."""
+class Given(NamedTuple):
+    """What a loss is called with: a pytree with names of arrays as its leaves."""
+
+    function: Loss
+    params: Any = None
+    """None is a dict of dicts, by path."""
+    batch: Any = None
+    """None is a dict, by name."""
+
+
+def form_of(given: Given | Loss, params: Any) -> OwnForm:
+    """The form of a loss of parameters like these."""
+    given = given if isinstance(given, Given) else Given(given)
     leaves, structure = jax.tree.flatten(params)
-    return OwnForm(function, structure, tuple(np.shape(leaf) for leaf in leaves))
+    shapes = tuple(np.shape(leaf) for leaf in leaves)
+    if given.batch is None:
+        return OwnForm(given.function, structure, shapes)
+    names, batch = jax.tree.flatten(given.batch)
+    return OwnForm(given.function, structure, shapes, (batch, tuple(names)))
 
 
 def flat(params: Any) -> Float[np.ndarray, " d"]:
@@ -69,13 +91,29 @@ def flat(params: Any) -> Float[np.ndarray, " d"]:
         return np.asarray(ravel_pytree(params)[0])
 
 
-def import_loss(model: ExternalModel) -> Loss:
+def import_loss(model: ExternalModel) -> Given:
     """The function that a problem names, from the very source that the problem's id is of.
 
     Raises:
         ConfigError: It cannot be imported, or the source was edited meanwhile.
     """
-    return _imported(model.loss, str(Path(model.path).absolute()), model.source)
+    if model.pickled is not None:
+        return _unpickled(Path(model.path, f"{model.pickled}.pkl").absolute(), model.pickled)
+    return Given(_imported(model.loss, str(Path(model.path).absolute()), model.source))
+
+
+@functools.lru_cache(maxsize=32)
+def _unpickled(path: Path, digest: str) -> Given:
+    """What a session wrote: only bytes of the hash that travels with the task are unpickled."""
+    raw = path.read_bytes() if path.exists() else b""
+    if digest_bytes([raw]) != digest:
+        rule = "The file of a loss must be as lambda_hat.problem wrote it"
+        raise ConfigError([f"{rule}, but {path} is missing or another. Make the problem again."])
+    try:
+        return Given(*pickle.loads(raw))
+    except Exception as error:
+        said = _said(error, path)
+        raise ConfigError([f"The loss must come back from its file, but {said}."]) from error
 
 
 @functools.lru_cache(maxsize=32)

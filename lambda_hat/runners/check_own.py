@@ -23,7 +23,7 @@ def faults_of(spec: dict[str, Any]) -> list[str]:
     config = compose_problem(spec)
     try:
         data, w = read_data(config), flat(read_params(config))
-        check_loss(make_form(config), data, w, config.model.loss)
+        check_loss(make_form(config), data, w, config.model.loss.partition("@")[0])
     except ConfigError as error:
         return error.faults
     return []

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -40,8 +41,8 @@ class Terminal:
             # A character that the terminal cannot show must not end the run.
             file.reconfigure(errors="replace")
         self.out = RichConsole(file=file, highlight=False)
-        self.is_interactive = self.out.is_terminal
-        """Whether the output is a terminal, on which progress is redrawn in place."""
+        self.is_interactive = self.out.is_terminal or _has_widgets(self.out)
+        """Whether progress is redrawn in place: on a terminal, and in a notebook with widgets."""
         if not self.is_interactive:
             self.out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
         self.began = time.monotonic() if began is None else began
@@ -110,3 +111,8 @@ def _ending(outcome: Outcome) -> str:
     if not outcome.failures:
         return "ended: all is done"
     return escape(f"ended with {format_count(len(outcome.failures), 'failure')}")
+
+
+def _has_widgets(out: RichConsole) -> bool:
+    """Whether this is a notebook in which rich can draw a line again."""
+    return out.is_jupyter and find_spec("ipywidgets") is not None

@@ -47,10 +47,12 @@ def rlct(config: ProblemConfig) -> None:
     """Not known."""
 
 
-def read_params(config: ProblemConfig) -> dict[str, Any]:
+def read_params(config: ProblemConfig) -> Any:
     """The parameters in their file."""
     model = config.model
     arrays = read_arrays(Path(model.path, model.params), "params", "model")
+    if (structure := import_loss(model).params) is not None:
+        return jax.tree.map(arrays.__getitem__, structure)
     return nested(arrays, model.params, "model")
 
 

@@ -1,0 +1,91 @@
+"""The reference of a problem: the number that samplers are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from lambda_hat.api.budget import BUDGET_SEC, check_budget, waiting
+from lambda_hat.api.problems import Problem, describe
+from lambda_hat.conf import check_reference, compose_reference
+from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.references.gates import Gate
+from lambda_hat.references.result import ReferenceResult
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The reference LLC of a problem, with the gates that it rests on."""
+
+    problem: Problem
+    settings: ReferenceConfig
+    result: ReferenceResult
+    """Everything that ref.json holds."""
+
+    @property
+    def llc(self) -> float | None:
+        """The LLC; None where there is no number."""
+        return self.result.llc_ref
+
+    @property
+    def se(self) -> float | None:
+        """Its standard error."""
+        return self.result.se_ref
+
+    @property
+    def status(self) -> str:
+        """`ok`, or `unreliable`: `reasons` says why."""
+        return self.result.status
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """A sentence for each gate that failed, or why there is no number."""
+        return tuple(self.result.reasons)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Every gate, with value, threshold and verdict."""
+        return tuple(self.result.gates)
+
+    def __repr__(self) -> str:
+        number = (self.llc, self.se)
+        return describe("Reference", self.problem, number, self.status, *self.reasons)
+
+
+def reference(
+    problem: Problem, *, budget: float = BUDGET_SEC, method: str = "auto", seed: int = 42
+) -> Reference:
+    """The reference of a problem: stored, gone on with, or computed now, in this process.
+
+    Args:
+        problem: The problem.
+        budget: Seconds until which it goes on while its gates fail, earlier calls counted.
+        method: `auto`, `hmc`, `tempering`, `smc`, `gibbs` or `both`.
+        seed: Of the chains.
+
+    Returns:
+        A reference; where its gates fail it is `unreliable` and says why.
+
+    Raises:
+        ConfigError: A setting is none.
+        ProblemRefused: w* is no minimum; the text says by how much, and what to do.
+    """
+    check_budget(budget)
+    settings = compose_reference({"method": method})
+    check_reference(settings, problem.config, where="method")
+    from lambda_hat.problems import ProblemRefused
+    from lambda_hat.runners.hmc_reference import run_hmc_reference
+
+    store = problem.store
+    with waiting(f"{problem.item.label}: reference", budget):
+        written = run_hmc_reference(
+            dict(problem.item.spec),
+            str(store.reference(problem.pid)),
+            budget_sec=budget,
+            seed=seed,
+            settings=asdict(settings),
+            artifacts_dir=str(problem.artifacts),
+        )
+    result = ReferenceResult.from_json(written)
+    if result.target is None and not (result.fixable_by_more_draws or result.traceback):
+        raise ProblemRefused(" ".join(result.reasons))
+    return Reference(problem, settings, result)

@@ -1,0 +1,177 @@
+"""Samplers tuned against a reference from a program: what `parsl-optuna` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambda_hat.api.budget import BUDGET_SEC
+from lambda_hat.api.problems import Problem
+from lambda_hat.api.references import Reference
+from lambda_hat.conf import ConfigError
+from lambda_hat.entrypoints import parsl_optuna
+from lambda_hat.entrypoints.command import make_folders
+from lambda_hat.entrypoints.plans import StudyPlan, study_plan
+from lambda_hat.report import write_report
+from lambda_hat.report.formatting import format_estimate
+from lambda_hat.store import Store, lock_folder
+from lambda_hat.terminal.tuning import Console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRIAL_SEC = 60.0
+"""What a trial may take where nothing else is said."""
+
+
+class NotTuned(ValueError):
+    """No study has a result; the text says why."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What tuning found for one problem."""
+
+    problem: Problem
+    methods: tuple[str, ...]
+    store: Store
+    failures: tuple[str, ...] = ()
+    """A sentence for each study that has no result."""
+
+    @property
+    def best(self) -> dict[str, dict[str, Any]]:
+        """Of each method the best trial, as `optuna_best.yaml` has it.
+
+        `estimate(problem, "sgld", **study.best["sgld"]["hyperparams"])` runs it again.
+        """
+        import yaml
+
+        content = yaml.safe_load(self.store.best.read_text(encoding="utf-8")) or {}
+        found = content.get(self.problem.pid, {}).get("methods", {})
+        return {method: found[method] for method in self.methods if method in found}
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial."""
+        table = read_trials(self.store.trials_table)
+        own = (table.pid == self.problem.pid) & table.method.isin(self.methods)
+        return table.loc[own].reset_index(drop=True)
+
+    def report(self) -> Path:
+        """Writes the report of the results folder, one HTML page; returns its path."""
+        return write_report(self.store, notes=self.failures)
+
+    def __repr__(self) -> str:
+        lines = [f"<Study of {self.problem.item.label} {self.problem.pid}>"]
+        for method, best in self.best.items():
+            number = format_estimate(best["llc_hat"], best["se_hat"])
+            lines.append(f"  {method}: LLC {number}, error {best['error']:.3g}, {best['status']}")
+        return "\n".join([*lines, *(f"  {failure}" for failure in self.failures)])
+
+
+def tune(
+    problem: Problem,
+    methods: Sequence[str],
+    *,
+    reference: Reference | None = None,
+    trials: int = 50,
+    batch_size: int = 4,
+    trial_budget: float = TRIAL_SEC,
+    seed: int = 0,
+    objective: str = "rmse",
+    confirm_seeds: int = 4,
+    search_space: Mapping[str, Any] | None = None,
+    accept_unreliable: bool = False,
+    results: Path | str = "results",
+    parsl_config: Path | str | None = None,
+) -> Study:
+    """Tunes samplers on a problem against its reference; goes on with what is stored.
+
+    Args:
+        problem: The problem.
+        methods: `sgld`, `vi`, `mclmc`: those to tune.
+        reference: What trials are scored against; by default computed first, as `reference` does.
+        trials: Of each method, earlier ones counted.
+        batch_size: Trials of each method in flight.
+        trial_budget: Seconds for a trial, compilation included.
+        seed: Decides every proposal, and the seed of every trial.
+        objective: `rmse`, `abs` or `relative`.
+        confirm_seeds: Other seeds that the best settings are run with at the end.
+        search_space: Ranges in place of the package's, as a config has them.
+        accept_unreliable: Whether to tune against a reference whose gates failed.
+        results: The folder of tables, studies and the report.
+        parsl_config: A file that defines `fresh_config()`, for workers of their own; by default
+            trials run one after the other in a thread of this process.
+
+    Raises:
+        ConfigError: A setting is none, or the study was begun with others.
+        NotTuned: No method has a result: the reference is unreliable, say.
+        KeyboardInterrupt: You asked for it; everything is kept, and the same call goes on.
+    """
+    if reference is not None and reference.problem.pid != problem.pid:
+        got = f"of {reference.problem.pid}, and not of {problem.pid}"
+        raise ConfigError([f"`reference` must be of the same problem, but it is {got}."])
+    budget = BUDGET_SEC if reference is None else reference.result.budget_sec
+    settings = {} if reference is None else asdict(reference.settings)
+    section = {
+        "max_trials": trials,
+        "batch_size": batch_size,
+        "method_budget_sec": trial_budget,
+        "hmc_budget_sec": budget,
+        "seed": seed,
+        "objective": objective,
+        "confirm_seeds": confirm_seeds,
+    }
+    plan = study_plan(
+        {
+            "problems": [problem.item.spec],
+            "methods": [methods] if isinstance(methods, str) else list(methods),
+            "optuna": section,
+            "reference": {**settings, "accept_unreliable": accept_unreliable},
+            "search_space": search_space,
+            "artifacts_dir": str(problem.artifacts),
+            "results_dir": str(results),
+        },
+        folder=Path.cwd(),
+        where="tune",
+    )
+    return _run(plan, problem, None if parsl_config is None else Path(parsl_config).absolute())
+
+
+def read_trials(path: Path | str) -> pd.DataFrame:
+    """The table of all trials, one row each.
+
+    Args:
+        path: `optuna_trials.parquet`, or the results folder that it is in.
+
+    Raises:
+        ConfigError: There is no such table.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    path = Store.at(path, path).trials_table if path.is_dir() else path
+    if not path.exists():
+        raise ConfigError([f"`path` must be a table of trials, but there is no {path}."])
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [f"`path` must be a table of trials, but {path} is none: {error}"]
+        ) from None
+
+
+def _run(plan: StudyPlan, problem: Problem, workers: Path | None) -> Study:
+    functions = parsl_optuna.checked_functions(plan)
+    make_folders(plan.store)
+    console = Console()
+    with lock_folder(plan.store.results):
+        console.keep_log(plan.store, ["lambda_hat.tune"])
+        outcome, studies = parsl_optuna.tune(plan, functions, console, workers)
+    if outcome.interrupted:
+        raise KeyboardInterrupt("Everything is kept; the same call goes on.")
+    if not any(study.progress.num_ended for study in studies):
+        raise NotTuned("\n".join(outcome.failures))
+    return Study(problem, plan.methods, plan.store, outcome.failures)
