@@ -17,12 +17,12 @@ LONG = {"hmc_budget": "hmc_budget_sec", "method_budget": "method_budget_sec"}
 
 
 def read_raw(
-    path: Path, sets: Iterable[str], options: Mapping[str, Any], *, section: str
+    path: Path | None, sets: Iterable[str], options: Mapping[str, Any], *, section: str
 ) -> tuple[dict[str, Any], list[str]]:
     """The file with the command line laid over it, in long names, and the faults so far.
 
     Args:
-        path: The file.
+        path: The file; None where the command line says it all.
         sets: `a.b=c` assignments.
         options: Named options, None where not given; folders and the plugin go to the top of
             the file, all others into `section`.
@@ -31,7 +31,7 @@ def read_raw(
     Raises:
         ConfigError: The file cannot be read.
     """
-    raw = load_yaml(path)
+    raw = {} if path is None else load_yaml(path)
     faults: list[str] = []
     _spell_out(raw, section, faults)
     for assignment in sets:

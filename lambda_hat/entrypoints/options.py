@@ -27,7 +27,19 @@ def parse_optuna(argv: Sequence[str]) -> argparse.Namespace:
 def parse_llc(argv: Sequence[str]) -> argparse.Namespace:
     """The command line of `parsl-llc`; values are checked where the config is."""
     about = "Runs every problem with every sampler, once, with the settings that a config gives."
-    return _parser("parsl-llc", about, "experiments").parse_args(argv)
+    parser = _parser("parsl-llc", about, "experiments")
+    parser.add_argument(
+        "--from",
+        dest="winners_of",
+        type=Path,
+        metavar="PATH",
+        help="run the winners of a results folder, or of its optuna_best.yaml, in place of the "
+        "config's samplers; without --config, on the problems they were tuned on",
+    )
+    args = parser.parse_args(argv)
+    if args.winners_of is not None and args.config is parser.get_default("config"):
+        args.config = None
+    return args
 
 
 def parse_export(argv: Sequence[str]) -> argparse.Namespace:

@@ -18,12 +18,14 @@ from lambda_hat.entrypoints.options import parse_llc
 from lambda_hat.entrypoints.plans import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
+from lambda_hat.entrypoints.winners import read_winners
 from lambda_hat.execution import LazyPool, open_pool
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
 from lambda_hat.report import write_report
 from lambda_hat.store import lock_folder
+from lambda_hat.tables.transfer import transfers
 from lambda_hat.terminal.fixed_runs import LLCConsole
 from lambda_hat.trial import ProblemItem, TrialSpec
 
@@ -37,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
     options = {n: getattr(args, n) for n in ("method_budget", "artifacts_dir", "results_dir")}
-    plan = read_llc_plan(here_or_shipped(args.config), args.sets, options)
+    config = None if args.config is None else here_or_shipped(args.config)
+    plan = read_llc_plan(config, args.sets, options, winners_of=args.winners_of)
+    winners = [tuned for tuned, _ in read_winners(args.winners_of)] if args.winners_of else []
     trial_sec = deadline_of(plan.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = LLCConsole()
@@ -61,7 +65,9 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
             pool.close(cancel=outcome.interrupted or bool(outcome.failures))
         if not outcome.interrupted and plan.store.trials_table.exists():
             write_report(plan.store)  # The page of the studies shows these runs as well.
-    console.show_outcome(outcome, runs.rows(), plan.store, resume=again(argv))
+    rows = runs.rows()
+    moved = transfers(winners, rows)
+    console.show_outcome(outcome, rows, plan.store, resume=again(argv), moved=moved)
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
 
 

@@ -33,6 +33,7 @@ from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Space, read_ranges
 from lambda_hat.entrypoints.config_file import read_raw
 from lambda_hat.entrypoints.own_losses import check_own_losses, is_own, located
+from lambda_hat.entrypoints.winners import with_winners
 from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
@@ -224,12 +225,26 @@ def _check_objectives(
         )
 
 
-def read_llc_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> LLCPlan:
-    """Reads a config of `parsl-llc`; arguments and errors as `read_study_plan`."""
+def read_llc_plan(
+    path: Path | None,
+    sets: Iterable[str],
+    options: Mapping[str, Any],
+    *,
+    winners_of: Path | None = None,
+) -> LLCPlan:
+    """Reads a config of `parsl-llc`; errors as `read_study_plan`.
+
+    Args:
+        path: The YAML file; None where the problems are those of the winners.
+        sets: As there.
+        options: As there.
+        winners_of: A results folder whose winners run in place of the config's samplers.
+    """
     raw, faults = read_raw(path, sets, options, section="llc")
+    raw = with_winners(raw, winners_of) if winners_of else raw
     keys = ("problems", "samplers", "llc", "artifacts_dir", "results_dir")
-    check_keys(raw, keys, str(path), faults)
-    problems = _problems(raw, path.parent, faults)
+    check_keys(raw, keys, str(path or "--set"), faults)
+    problems = _problems(raw, path.parent if path else Path(), faults)
     section = read(LLCSection, check_mapping(raw.get("llc"), "llc", faults), "llc", faults)
     samplers = _samplers(raw.get("samplers"), faults)
     store = _store(raw, faults)

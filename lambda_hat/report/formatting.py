@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lambda_hat.tables.transfer import Transfer
+
 
 def format_duration(seconds: float) -> str:
     """A duration, such as `9 s`, `2:05 min` or `10:00:00 h`."""
@@ -54,6 +56,16 @@ def format_percent(share: float) -> str:
     digits = 1 - math.floor(math.log10(abs(share) * 100))
     rounded = round(share * 100, digits)
     return f"{rounded:.{max(0, digits)}f} %" if rounded < 1e6 else f"{format_number(rounded)} %"
+
+
+def format_transfer(found: Transfer | None) -> str:
+    """What a winner gives on a problem, such as `+4.2 % ± 1.1 %, 1 of 4 failed`."""
+    if found is None:
+        return "-"
+    failed = f", {found.num_failed} of {found.num_runs} failed" if found.num_failed else ""
+    if found.error is None or found.margin is None:
+        return "all failed" if found.num_failed == found.num_runs else f"no reference{failed}"
+    return f"{100 * found.error:+.2g} % ± {100 * found.margin:.2g} %{failed}"
 
 
 def format_setting(value: Any) -> str:

@@ -10,9 +10,15 @@ from typing import Any
 import pandas as pd
 
 from lambda_hat.report.findings import AGREES, NO_ESTIMATE, OFF, UNCERTAIN, Finding, reference_of
-from lambda_hat.report.formatting import format_estimate, format_number, format_percent
+from lambda_hat.report.formatting import (
+    format_estimate,
+    format_number,
+    format_percent,
+    format_transfer,
+)
 from lambda_hat.report.sentences import deviation
 from lambda_hat.tables.confirmation import Confirmation
+from lambda_hat.tables.transfer import Transfer, Transfers
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT
 
@@ -163,6 +169,20 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             ]
         )
     return Table(("problem", "method", "status", "seed", "LLC", *ESTIMATES), rows, 3)
+
+
+def transfer_table(found: Transfers) -> Table:
+    """How each problem's winner does on every problem."""
+    rows = [
+        [Cell(winner.method), Cell(winner.problem), *map(_transfer_cell, cells)]
+        for winner, cells in found.rows
+    ]
+    return Table(("method", "tuned on", *found.problems), rows, 2)
+
+
+def _transfer_cell(found: Transfer | None) -> Cell:
+    error = None if found is None else found.error
+    return Cell(format_transfer(found), None if error is None else abs(error))
 
 
 def finite_or_zero(value: Any) -> float:

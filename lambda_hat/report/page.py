@@ -23,7 +23,7 @@ from lambda_hat.report.formatting import (
     format_estimate,
     join_words,
 )
-from lambda_hat.report.overview import results_table, runs_table
+from lambda_hat.report.overview import results_table, runs_table, transfer_table
 from lambda_hat.report.provenance import (
     Facts,
     confirmation_config,
@@ -39,7 +39,9 @@ from lambda_hat.report.sentences import summary
 from lambda_hat.report.style import BACKGROUND, COLOURS, GRID, MUTED, TEXT
 from lambda_hat.report.svg import css_name, style_sheet, to_svg
 from lambda_hat.store import Store
+from lambda_hat.tables.confirmation import settings_of
 from lambda_hat.tables.reading import read_table
+from lambda_hat.tables.transfer import Tuned, transfers
 
 _NAMES = {"text": TEXT, "muted": MUTED, "grid": GRID, "page": BACKGROUND, "accent": COLOURS[1]}
 _NAMES |= {"alarm": COLOURS[0], "good": COLOURS[2], "panel": GRID}
@@ -77,6 +79,7 @@ def make_page(
         for pid, rows in trials.groupby("pid", sort=False)
     ]
     fingerprints = _fingerprints(store, trials)
+    moved = transfers(_winners(problems), runs)
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -93,9 +96,20 @@ def make_page(
         problems=[_section(store, one, f"f{place}") for place, one in enumerate(problems)],
         runs=runs_table(runs) if runs else None,
         runs_from=store.llc_table.name,
+        moved=transfer_table(moved) if moved else None,
         provenance=machine | _seeds(fingerprints.values()),
         ranges=ranges_table(fingerprints),
     )
+
+
+def _winners(problems: Sequence[Problem]) -> list[Tuned]:
+    """The best settings of every study."""
+    return [
+        Tuned(one.method, each.pid, str(one.best.problem), settings_of(one.best))
+        for each in problems
+        for one in each.findings
+        if one.best is not None
+    ]
 
 
 def _style() -> str:

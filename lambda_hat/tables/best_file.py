@@ -53,7 +53,7 @@ def _front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _told(winner: Winner) -> dict[str, Any]:
     row, confirmed = winner.best.row, winner.best.confirmation
-    names = ("status", "llc_hat", "se_hat", "error", "objective", "runtime_sec")
+    names = ("status", "llc_hat", "se_hat", "error", "objective", "runtime_sec", "budget_sec")
     known = {name: row[name] for name in (*names, "trial_number", "trial_id")}
     diagnostics = row.get("diagnostics") or {}
     cost = {

@@ -12,8 +12,9 @@ from lambda_hat.entrypoints.plans import LLCPlan
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
+from lambda_hat.tables.transfer import Transfers
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.tables import llc_table
+from lambda_hat.terminal.tables import llc_table, transfer_table
 from lambda_hat.trial import ESTIMATED, NOISY, ProblemItem
 
 
@@ -46,11 +47,19 @@ class LLCConsole(Terminal):
         self.line(f"{escape(row['problem'])} {row['method']}: {_outcome(row)} ({runs})")
 
     def show_outcome(
-        self, outcome: Outcome, rows: Sequence[Mapping[str, Any]], store: Store, *, resume: str
+        self,
+        outcome: Outcome,
+        rows: Sequence[Mapping[str, Any]],
+        store: Store,
+        *,
+        resume: str,
+        moved: Transfers | None,
     ) -> None:
-        """Shows the final table, the failures, and the paths of the results."""
+        """Shows the final tables, failures, and the paths of the results."""
         if rows:
             self.out.print(llc_table(rows))
+            if moved is not None:
+                self.out.print(transfer_table(moved))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})
         any_done = any(row["status"] in ESTIMATED for row in rows)
         self.show_ending(outcome, resume, any_done=any_done)

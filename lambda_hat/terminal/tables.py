@@ -15,10 +15,12 @@ from lambda_hat.report.formatting import (
     format_estimate,
     format_number,
     format_settings,
+    format_transfer,
 )
 from lambda_hat.store import Store
 from lambda_hat.tables.best import Winner, shortlist_of, winner_of
 from lambda_hat.tables.confirmation import Confirmation
+from lambda_hat.tables.transfer import Transfers
 from lambda_hat.trial import ESTIMATED, NOISY
 from lambda_hat.trial_gates import RHAT
 from lambda_hat.tuning.study import Study
@@ -152,6 +154,19 @@ def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             format_estimate(row["error"], joint),
             *_cost(row),
         )
+    return table
+
+
+def transfer_table(found: Transfers) -> Table:
+    """How each problem's winner does on every problem, one line each."""
+    title = "Winners on each problem: relative error"
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    table.add_column("tuned on")
+    for name in found.problems:
+        table.add_column(escape(name), justify="right")
+    for winner, cells in found.rows:
+        table.add_row(winner.method, escape(winner.problem), *map(format_transfer, cells))
     return table
 
 
