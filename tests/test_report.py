@@ -243,6 +243,13 @@ def test_a_lost_worker_leaves_its_trial_in_the_page(tmp_path: Path) -> None:
     assert "gave no estimate" in page_of(store) and "No trial has a known cost" in page_of(store)
 
 
+def test_a_trial_that_failed_before_its_first_gradient_has_its_place(tmp_path: Path) -> None:
+    rows = [{**row, "work": {"full_gradients": 0.0}} for row in rows_of({"vi": [(None, None)]})]
+    write_table(tmp_path / "t.parquet", [*rows, *rows_of({"sgld": [(5.1, 0.1), (5.2, 0.1)]})])
+    figure = draw(cost_plots.errors_by_cost(read_trials(tmp_path / "t.parquet")))
+    assert len(figure.axes) == 2 and marks(figure, "x") == 1
+
+
 @pytest.mark.parametrize("low", [1e-7, 0.013, 1.25, 1.2512, 500, 5_000])
 @pytest.mark.parametrize("ratio", [1, 1.01, 1.2, 3, 40, 1e3, 1e6])
 def test_a_log_axis_has_a_few_labels(low: float, ratio: float) -> None:

@@ -75,8 +75,8 @@ def errors_by_cost(trials: pd.DataFrame, found: Sequence[Finding] | None = None)
 def cost_of(trials: pd.DataFrame, name: str) -> pd.Series:
     """What each trial took, in `seconds` without compilation or in `gradients`; NaN if unknown."""
     if name == "gradients":
-        work = trials.work.map(lambda part: (part or {}).get("full_gradients"))
-        return work.astype(float)
+        work = trials.work.map(lambda part: (part or {}).get("full_gradients")).astype(float)
+        return work.where(work > 0)  # Where none was taken, the trial failed before.
     compiling = trials.seconds.map(lambda parts: (parts or {}).get("compile")).astype(float)
     return (trials.runtime_sec - compiling.fillna(0.0)).clip(lower=1e-3)
 
