@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(tempfile.mkdtemp(prefix="lambda_hat_external_"))
-OTHER = FOLDER / "other"
+OTHER, WIDE = FOLDER / "other", FOLDER / "wide"
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 LOSS = """
@@ -44,6 +44,8 @@ def write(folder: Path, *, text: str = LOSS, scale: float = 1.0) -> Path:
 
 write(FOLDER)
 write(OTHER, text=LOSS + "\n# Another text.\n")
+write(WIDE, scale=3.0)
+(FOLDER / "table.csv").write_text("age,grade\n1.0,2.0\n2.0,3.0\n4.0,5.5\n")
 
 
 def model(**changes: Any) -> dict[str, Any]:

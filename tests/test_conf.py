@@ -200,6 +200,9 @@ def every_change():
                 yield cls, key, {**names, "overrides": nested(path, base)}, with_change
     example = external_example.spec
     yield DataConfig, "file", example(), example({"file": "more.npz"})
+    yield DataConfig, "path", example(), example({"path": str(external_example.WIDE)})
+    table = {"file": "table.csv"}
+    yield DataConfig, "label", example(table), example({**table, "label": "grade"})
     for cls, group in ((DataConfig, "data"), (TrainingConfig, "training")):
         for key, value in CHANGES[cls].items():
             yield cls, key, {}, {"overrides": {group: {key: value}}}

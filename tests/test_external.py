@@ -86,7 +86,7 @@ def arrays(folder: Path, name: str, **changes: Any) -> None:
 
 FILES = {
     "no file": (lambda f: (f / "weights.npz").unlink(), "there is no"),
-    "no npz": (lambda f: (f / "weights.npz").write_text("w"), "numpy.savez"),
+    "no npz": (lambda f: (f / "weights.npz").write_text("w"), "weights.npz is none"),
     "NaN": (lambda f: arrays(f, "weights.npz", **{"layer/b": np.nan}), "1 values that are NaN"),
     "whole numbers": (lambda f: arrays(f, "weights.npz", k=np.arange(2)), "floating-point"),
     "text": (lambda f: arrays(f, "data.npz", x=np.array(["a"] * 30)), "of real numbers"),
@@ -109,7 +109,9 @@ def test_settings_that_cannot_act_are_refused(folder):
     assert "`n` must be left out" in refused(
         external_example.spec({"n": 5, "file": "data.npz"}, path=str(folder))
     )
-    assert "`file` must be left out" in refused({"data": {"file": "data.npz"}})
+    assert "`file` must be left out" in refused(
+        {"model": "quadratic", "data": {"file": "data.npz"}}
+    )
     assert "is both" in refused({"model": {}, "overrides": {"model": {}}})
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lambda_hat.api.content import Content
 from lambda_hat.api.own_classes import reduced
 from lambda_hat.conf import ConfigError
-from lambda_hat.conf.own_files import check_arrays, digest_arrays
+from lambda_hat.conf.array_files import check_arrays
+from lambda_hat.conf.own_files import digest_arrays
 from lambda_hat.store import digest_bytes, write_bytes
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf.checks import (
@@ -157,7 +156,8 @@ def _build(
         return None
     model = model.resolved(over["model"], place["model"], faults)
     data = _read_data(*layers["data"], place["data"], model, faults)
-    teacher = _read_teacher(names, layers["teacher"], place["teacher"], model, faults)
+    taught = model.acts.teacher and not isinstance(data, FileData)
+    teacher = _read_teacher(names, layers["teacher"], place["teacher"], model, taught, faults)
     training = _read_training(names, layers["training"], place["training"], model, faults)
     posterior = _read_posterior(*layers["posterior"], place["posterior"], model, faults)
     if posterior is not None and data is not None:
@@ -190,10 +190,10 @@ def _read_data(
     preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
 ) -> DataConfig | None:
     check_keys(over, [f.name for f in fields(DataConfig)], where, faults)
-    if "file" in model.acts.data:
+    given = [key for key in _OF_A_FILE if over.get(key) is not None]
+    if "file" in given or model.acts.data == ("file",):
         return _read_file(over, where, model, faults)
-    if "file" in over:
-        faults.append(_idle("`file`", model, where))
+    faults += [_idle(f"`{key}`", model, where, " without a `file`") for key in given]
     values: dict[str, Any] = {"n": over.get("n", preset.get("n"))}
     for key, registry in (("input", INPUTS), ("noise", NOISES)):
         if key in model.acts.data:
@@ -206,29 +206,62 @@ def _read_data(
     return None if number is None else DataConfig(**number, **values)
 
 
+_OF_A_FILE = ("file", "label", "path")
+
+
 def _read_file(over: Mapping, where: str, model: Any, faults: list[str]) -> FileData | None:
     """Data that are in a file; their number is that of its rows."""
-    faults += [_idle(f"`{key}`", model, where) for key in over if key != "file"]
-    file = over.get("file")
-    if not isinstance(file, str):
-        faults.append(
-            f"`file` must name the data of an external model, but got {file!r} ({where})."
-        )
+    if "file" not in model.acts.data:
+        faults.append(_idle("`file`", model, where))
         return None
+    kind = f"{model.title} model whose data are in a file"
+    faults += [
+        f"`{key}` must be left out, since it cannot act on a {kind} ({where})."
+        for key in over
+        if key not in _OF_A_FILE
+    ]
+    given = {key: over.get(key) for key in _OF_A_FILE}
+    if not isinstance(given["file"], str):
+        got = f"got {given['file']!r} ({where})"
+        faults.append(f"`file` must name the data of a {model.family} model, but {got}.")
+        return None
+    given["path"] = given["path"] or getattr(model, "path", None)
+    values = read_values(FileData, {**given, "n": 3}, where, faults)
+    return None if values is None else _with_content(FileData(**values), where, model, faults)
+
+
+def _with_content(
+    data: FileData, where: str, model: ModelConfig, faults: list[str]
+) -> FileData | None:
+    """The same with number and hash of its rows, which must suit the model."""
     try:
-        content = content_of(Path(model.path, file), "file", where)
-        n = count_rows(dict(content.shapes), file, where)
+        content = content_of(data.source, "file", where, label=data.label)
+        shapes = dict(content.shapes)
+        n = count_rows(shapes, str(data.file), where)
+        if model.sizes:
+            _check_sizes(shapes, n, (model.sizes[0], model.sizes[-1]), where)
     except ConfigError as error:
         faults += error.faults
         return None
-    return FileData(n, file=file, rows=content.digest)
+    return replace(data, n=n, rows=content.digest)
+
+
+def _check_sizes(shapes: dict, n: int, ends: tuple[int, int], where: str) -> None:
+    """Whether `x` and `y` are inputs and outputs of a network with these ends."""
+    labels = [(n, ends[1])] + ([(n,)] if ends[1] == 1 else [])
+    if set(shapes) == {"x", "y"} and shapes["x"] == (n, ends[0]) and shapes["y"] in labels:
+        return
+    rule = f"The data of this model must be x {[n, ends[0]]} and y {[n, ends[1]]}"
+    got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+    do = "Set `in_dim` and `out_dim` (model), or `label` (data), the column of a table that is y"
+    raise ConfigError([f"{rule}, but the file has {got} ({where}). {do}."])
 
 
 def _read_teacher(
-    names: dict, layers: tuple, where: str, model: Any, faults: list[str]
+    names: dict, layers: tuple, where: str, model: Any, taught: bool, faults: list[str]
 ) -> MLPTeacher | None:
     preset, over = layers
-    if not model.acts.teacher:
+    if not taught:
         _refuse_group("teacher", names, over, where, model, faults)
         return None
     teacher = _read_kind(TEACHERS, "kind", preset, over, where, faults)
@@ -279,5 +312,6 @@ def _refuse_group(
         faults.append(_idle(preset, model, where.replace(".overrides", "")))
 
 
-def _idle(what: str, model: ModelConfig, where: str) -> str:
-    return f"{what} must be left out, since it cannot act on a {model.title} model ({where})."
+def _idle(what: str, model: ModelConfig, where: str, more: str = "") -> str:
+    of = f"a {model.title} model{more}"
+    return f"{what} must be left out, since it cannot act on {of} ({where})."

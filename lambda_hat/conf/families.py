@@ -23,6 +23,7 @@ class Acts:
     """Which groups and keys a family listens to; all others are refused."""
 
     data: tuple[str, ...] = ("n",)
+    """Keys of `data`; with `file`, what is in the file takes the place of all others."""
     teacher: bool = False
     training: bool = False
     losses: tuple[str, ...] = ()
@@ -30,6 +31,7 @@ class Acts:
 
 
 _ROWS = ("n", "input", "noise")
+_OWN_ROWS = (*_ROWS, "file")
 _GAUSSIAN = ("mse", "gaussian_nll")
 _EMPTY = "`{}` must have one number or more, but is empty ({})."
 
@@ -103,7 +105,7 @@ class MLPConfig(NetworkConfig):
 
     @property
     def acts(self) -> Acts:
-        return Acts(_ROWS, teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll"))
+        return Acts(_OWN_ROWS, teacher=True, training=True, losses=(*_GAUSSIAN, "student_t_nll"))
 
     @property
     def default_gamma(self) -> str:
@@ -131,7 +133,7 @@ class LinearConfig(NetworkConfig):
 
     @property
     def acts(self) -> Acts:
-        return Acts(_ROWS, teacher=True, losses=_GAUSSIAN)
+        return Acts(_OWN_ROWS, teacher=True, losses=_GAUSSIAN)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -200,7 +202,7 @@ class ExternalConfig(ModelConfig):
     loss: str
     """`module:function`, called as `loss(params, batch)`, one number a row."""
     params: str = place()
-    """An .npz file of arrays by path: `layer1/w` is `params["layer1"]["w"]`."""
+    """Arrays by path (.npz, .safetensors): `layer1/w` is `params["layer1"]["w"]`."""
     path: str = place(".")
     """The folder that `loss`, `params` and `data.file` are looked for in; the config's own."""
     polish: bool = False

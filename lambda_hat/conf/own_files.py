@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lambda_hat.conf.array_files import read_arrays
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.store import digest_bytes
 
@@ -44,53 +44,7 @@ def _parts(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes]:
         yield array.tobytes()
 
 
-def read_arrays(path: Path, key: str, where: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file: numbers, all of them finite.
-
-    Args:
-        path: The file.
-        key: The setting that names it, and `where` its place, for messages.
-
-    Raises:
-        ConfigError: It is missing, no .npz, empty, or holds something else.
-    """
-    import numpy as np
-
-    rule = f"`{key}` must name an .npz file of arrays"
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ConfigError([f"{rule}, but there is no {path} ({where})."]) from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        do = "Write it with numpy.savez."
-        raise ConfigError([f"{rule}, but {path} is none: {why} ({where}). {do}"]) from None
-    if not arrays:
-        raise ConfigError([f"{rule}, but {path} is empty ({where})."])
-    check_arrays(arrays, str(path), where)
-    return arrays
-
-
-def check_arrays(arrays: Mapping[str, np.ndarray], what: str, where: str) -> None:
-    """Whether all arrays are numbers and finite.
-
-    Raises:
-        ConfigError: One is not.
-    """
-    import numpy as np
-
-    for name, array in arrays.items():
-        if array.dtype.kind not in "fiub":
-            got = f"{name!r} of {what} is {array.dtype}"
-            raise ConfigError([f"Every array must be of real numbers, but {got} ({where})."])
-        bad = array.size - int(np.isfinite(array).sum())
-        if bad:
-            got = f"{name!r} of {what} has {bad} values that are NaN or infinite"
-            raise ConfigError([f"Every number must be finite, but {got} ({where})."])
-
-
-def content_of(path: Path, key: str, where: str) -> Content:
+def content_of(path: Path, key: str, where: str, *, label: str | None = None) -> Content:
     """What a file of arrays holds; read once a process, as long as it does not change.
 
     Raises:
@@ -99,13 +53,13 @@ def content_of(path: Path, key: str, where: str) -> Content:
     try:
         state = path.stat()
     except OSError:
-        return _content(path, key, where, None)
-    return _content(path, key, where, (state.st_mtime_ns, state.st_size, state.st_ino))
+        return _content(path, key, where, label, None)
+    return _content(path, key, where, label, (state.st_mtime_ns, state.st_size, state.st_ino))
 
 
 @functools.lru_cache(maxsize=32)
-def _content(path: Path, key: str, where: str, state: Any) -> Content:
-    arrays = dict(sorted(read_arrays(path, key, where).items()))
+def _content(path: Path, key: str, where: str, label: str | None, state: Any) -> Content:
+    arrays = dict(sorted(read_arrays(path, key, where, label=label).items()))
     shapes = tuple((name, array.shape) for name, array in arrays.items())
     kinds = tuple(array.dtype.kind for array in arrays.values())
     return Content(digest_arrays(arrays), shapes, kinds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lambda_hat.conf.checks import ConfigError, bounded, place
@@ -30,7 +31,12 @@ class DataConfig:
     input: InputConfig | None = None
     noise: NoiseConfig | None = None
     file: str | None = place(None)
-    """An .npz file of arrays, rows first, of a family without data of its own (`external`)."""
+    """Data of your own in place of drawn ones: arrays, rows first (.npz, .safetensors), or columns
+    (.parquet, .csv). A family that draws data has `x` and `y` in it, and no teacher."""
+    label: str | None = place(None)
+    """The column of a table that is `y`; the others are `x`. Null: each column is an array."""
+    path: str | None = place(None)
+    """The folder of `file`; null is that of an external model, and else the config's own."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ class FileData(DataConfig):
 
     rows: str = ""
     """SHA-256 of the data."""
+
+    @property
+    def source(self) -> Path:
+        """The file."""
+        return Path(self.path or ".", str(self.file))
 
 
 @dataclass(frozen=True)

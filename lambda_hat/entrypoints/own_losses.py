@@ -1,4 +1,4 @@
-"""A user's own losses: where they lie, and a try of each before anything starts."""
+"""A user's own losses and data: where they lie, and a try of each loss before anything starts."""
 
 from __future__ import annotations
 
@@ -26,21 +26,29 @@ def located(spec: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         spec: As the user wrote it; a relative `path` begins at the config's folder.
         folder: That folder.
     """
-    if not is_own(spec):
-        return spec
+    own = is_own(spec)
 
-    def placed(model: Any) -> Any:
-        if not isinstance(model, Mapping) or model.get("family") != "external":
-            return model
-        given = model.get("path", ".")
-        if not isinstance(given, str):
-            return model
-        return {**model, "path": str((folder / os.path.expanduser(given)).resolve())}
+    def placed(groups: Mapping[str, Any]) -> dict[str, Any]:
+        given = {group: groups[group] for group in ("model", "data") if group in groups}
+        return {**groups, **{g: _placed(g, value, folder, own) for g, value in given.items()}}
 
-    if isinstance(spec.get("model"), Mapping):
-        return {**spec, "model": placed(spec["model"])}
-    over = spec["overrides"]
-    return {**spec, "overrides": {**over, "model": placed(over["model"])}}
+    spec = placed(spec)
+    over = spec.get("overrides")
+    return {**spec, "overrides": placed(over)} if isinstance(over, Mapping) else spec
+
+
+def _placed(group: str, given: Any, folder: Path, own: bool) -> Any:
+    """A group with its `path` in full, where it has files that lie there."""
+    if not isinstance(given, Mapping):
+        return given
+    if group == "model" and given.get("family") != "external":
+        return given
+    if group == "data" and (given.get("file") is None or (own and given.get("path") is None)):
+        return given
+    path = given.get("path") or "."
+    if not isinstance(path, str):
+        return given
+    return {**given, "path": str((folder / os.path.expanduser(path)).resolve())}
 
 
 def _models(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:

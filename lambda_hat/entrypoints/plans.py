@@ -321,8 +321,8 @@ def label_of(spec: Mapping[str, Any]) -> str:
             words += f" {group}={spec[group]}"
     if spec.get("seed"):
         words += f" seed={spec['seed']}"
-    overrides = spec.get("overrides") or {}
-    return words + "".join(f" {name}={value}" for name, value in _leaves(overrides))
+    overrides = _leaves(spec.get("overrides") or {})
+    return words + "".join(f" {name}={value}" for name, value in overrides if name != "data.path")
 
 
 def _label_of_own(spec: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Data of a problem: inputs, teacher and label noise from its seed, whatever the JAX version."""
+"""Data of a problem: drawn from its seed, whatever the JAX version, or read from a file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from lambda_hat.conf.array_files import read_arrays
 from lambda_hat.conf.distributions import InputConfig, NoiseConfig
-from lambda_hat.conf.schema import ProblemConfig
+from lambda_hat.conf.schema import FileData, ProblemConfig
 
 STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
 """Each has a generator of its own, so that one setting never moves another's draws."""
@@ -16,6 +17,15 @@ STREAMS = ("inputs", "noise", "teacher", "init", "shakes")
 def stream(seed: int, name: str) -> np.random.Generator:
     """The generator of one of `STREAMS`."""
     return np.random.Generator(np.random.PCG64([seed, STREAMS.index(name)]))
+
+
+def read_data(config: ProblemConfig) -> dict[str, np.ndarray]:
+    """The rows of a problem whose data are in a file, floating ones as float64."""
+    data = config.data
+    if not isinstance(data, FileData):
+        raise TypeError(f"The data of {config.pid} are in no file.")
+    rows = read_arrays(data.source, "file", "data", label=data.label)
+    return {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in rows.items()}
 
 
 def inputs_of(config: ProblemConfig, dim: int) -> np.ndarray:

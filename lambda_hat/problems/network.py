@@ -10,7 +10,7 @@ from jaxtyping import Float
 from lambda_hat.conf.families import NetworkConfig
 from lambda_hat.conf.networks import Activation
 from lambda_hat.conf.schema import ProblemConfig
-from lambda_hat.problems.data import inputs_of, noisy, stream
+from lambda_hat.problems.data import inputs_of, noisy, read_data, stream
 
 _GAIN = {"relu": 2.0, "gelu": 2.0, "tanh": 25 / 9, "identity": 1.0}
 _BIAS_SCALE = 0.25
@@ -45,8 +45,14 @@ def predict(
     return x
 
 
-def taught_rows(config: ProblemConfig, model: NetworkConfig) -> tuple[dict, Vector]:
-    """Rows {x [n, in], y [n, out]} labelled by a problem's teacher with noise, and its weights."""
+def labelled_rows(config: ProblemConfig, model: NetworkConfig) -> tuple[dict, Vector | None]:
+    """Rows {x [n, in], y [n, out]}, and the weights of the teacher that labelled them, if one did.
+
+    They are labelled with noise, or are those of a file.
+    """
+    if config.data.file is not None:
+        rows = {name: array.astype(np.float64) for name, array in read_data(config).items()}
+        return {"x": rows["x"], "y": rows["y"].reshape(len(rows["y"]), -1)}, None
     x, teacher = inputs_of(config, model.sizes[0]), config.teacher
     if teacher is None:
         raise TypeError(f"A {config.model.title} model has no teacher.")

@@ -12,7 +12,8 @@ from contextlib import redirect_stdout
 from typing import Any
 
 from lambda_hat.conf import ConfigError, compose_problem
-from lambda_hat.problems.families.external import make_form, read_data, read_params
+from lambda_hat.problems.data import read_data
+from lambda_hat.problems.families.external import make_form, read_params
 from lambda_hat.problems.own_loss import check_loss, flat
 from lambda_hat.runners.boundary import pinned_jax
 

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from lambda_hat.conf.own_files import nested, read_arrays
+from lambda_hat.conf.array_files import read_arrays
+from lambda_hat.conf.own_files import nested
 from lambda_hat.conf.schema import ProblemConfig, TrainingConfig
 from lambda_hat.problems.curvature import Curvature, measure_curvature
-from lambda_hat.problems.data import stream
+from lambda_hat.problems.data import read_data, stream
 from lambda_hat.problems.deadline import check_deadline, pieces
 from lambda_hat.problems.descent import Descent, begin, go_on
 from lambda_hat.problems.evidence import gather_evidence
@@ -54,17 +55,6 @@ def read_params(config: ProblemConfig) -> Any:
     if (structure := import_loss(model).params) is not None:
         return jax.tree.map(arrays.__getitem__, structure)
     return nested(arrays, model.params, "model")
-
-
-def read_data(config: ProblemConfig) -> dict[str, np.ndarray]:
-    """The rows in their file, floating ones as float64."""
-    return as_rows(read_arrays(Path(config.model.path, str(config.data.file)), "file", "data"))
-
-
-def as_rows(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays as a problem has them: what is floating is float64."""
-    rows = {name: np.asarray(array) for name, array in arrays.items()}
-    return {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in rows.items()}
 
 
 def build_given(

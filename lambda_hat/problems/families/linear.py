@@ -8,7 +8,7 @@ from jaxtyping import Float
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems.exact import quadratic_llc, regression_curvature
 from lambda_hat.problems.forms import NetworkForm, network_form
-from lambda_hat.problems.network import taught_rows
+from lambda_hat.problems.network import labelled_rows
 from lambda_hat.problems.problem import EXACT, Problem, make_problem
 
 
@@ -19,7 +19,7 @@ def make_form(config: ProblemConfig) -> NetworkForm:
 
 def build(config: ProblemConfig) -> Problem:
     """The minimum is that of least squares."""
-    data, _ = taught_rows(config, config.model)
+    data, _ = labelled_rows(config, config.model)
     design = _design(data["x"], bias=config.model.bias)
     w_star = np.linalg.lstsq(design, data["y"][:, 0], rcond=None)[0]
     return make_problem(config, data, w_star, EXACT)

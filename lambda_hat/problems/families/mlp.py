@@ -6,7 +6,7 @@ from functools import partial
 
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems.forms import NetworkForm, network_form
-from lambda_hat.problems.network import draw_weights, taught_rows
+from lambda_hat.problems.network import draw_weights, labelled_rows
 from lambda_hat.problems.problem import Problem, make_problem
 from lambda_hat.problems.training import train
 
@@ -19,7 +19,7 @@ def make_form(config: ProblemConfig) -> NetworkForm:
 def build(config: ProblemConfig) -> Problem:
     """Training starts at the teacher too, where it has the student's architecture."""
     model, teacher = config.model, config.teacher
-    data, truth = taught_rows(config, model)
+    data, truth = labelled_rows(config, model)
     kind = (model.widths, model.bias, model.activation)
     same = teacher is not None and (teacher.widths, teacher.bias, teacher.activation) == kind
     draw = partial(draw_weights, sizes=model.sizes, bias=model.bias, activation=model.activation)
