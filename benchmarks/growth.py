@@ -1,5 +1,7 @@
 """How the cost of a step grows with the rows n, the parameters d and the chains, for every method.
 
+For `mclmc` and `hmc` it is the cost of a full-data gradient of every chain, in their transitions.
+
     NPROC=1 python benchmarks/growth.py [--method sgld ...] [--seconds 4]
 
 Each case is a process of its own: a ReLU network at random weights (a step costs the same at any),
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 NETWORKS = {
     45: (4, 4, 4, 1),
@@ -35,6 +38,8 @@ SWEEPS = {
     "chains": [(967, 1_000, chains) for chains in (2, 4, 16, 64)],
 }
 METHODS = ("sgld", "vi", "mclmc", "hmc")
+FULL_GRADIENTS = ("mclmc", "hmc")
+"""Their transitions make as many gradients as warm-up finds good: what is timed is a gradient."""
 LONGEST_SEC = 300
 """A case that takes longer, compilation included, is not measured, nor are the larger ones."""
 
@@ -80,10 +85,18 @@ def measure(method: str, d: int, n: int, chains: int, seconds: float) -> dict[st
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "d": count,
-        "step": took / max(runner.progress.step, 1),
+        "step": took / counted(runner, chains, by_gradient=method in FULL_GRADIENTS),
         "MiB": (after - before) / 1024,
         "compile": compiled,
     }
+
+
+def counted(runner: Any, chains: int, *, by_gradient: bool) -> float:
+    """How many steps were made, or full-data gradients of each chain."""
+    if not by_gradient:
+        return max(runner.progress.step, 1)
+    blocks = [*runner.progress.warmup_rows, *runner.progress.rows]
+    return max(sum(float(block["work"].sum()) for block in blocks) / chains, 1.0)
 
 
 def measured(method: str, d: int, n: int, chains: int, seconds: float) -> dict | None:
@@ -103,7 +116,7 @@ def measured(method: str, d: int, n: int, chains: int, seconds: float) -> dict |
 
 def rows(methods: list[str], seconds: float) -> Iterator[str]:
     """The table, row by row."""
-    yield "| method | grows | n | d | chains | CPU ms a step | exponent | MiB | s to compile |"
+    yield "| method | grows | n | d | chains | CPU ms | exponent | MiB | s to compile |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for method in methods:
         for swept, cases in SWEEPS.items():
