@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lambda_hat"
 STOPS = re.findall(r"^    (\S+ -> \S+) +(lambda_hat\.\w+)$", lambda_hat.__doc__ or "", re.M)
 
-NUMERICS = ("problems", "target", "samplers", "llc", "diagnostics", "references")
+NUMERICS = ("problems", "target", "samplers", "llc", "traces", "diagnostics", "references")
 WORKERS = (*NUMERICS, "runners")
 """What a worker runs; everything else steers, and starts without JAX."""
 
@@ -27,7 +27,7 @@ LAYERS = (
     ("problems",),
     ("samplers",),
     ("diagnostics",),
-    ("llc",),
+    ("llc", "traces"),
     ("references",),
     ("plugin", "trial_gates"),
     ("trial",),

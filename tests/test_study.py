@@ -97,6 +97,11 @@ def instant_trial(
     return metrics
 
 
+def traced_trial(*args: Any, **kwargs: Any) -> dict:
+    Path(args[3]).with_name("trace.nc").write_bytes(b"draws")
+    return instant_trial(*args, **kwargs)
+
+
 def diverging_trial(*args: Any, **kwargs: Any) -> dict:
     metrics = instant_trial(*args, **kwargs)
     return {**metrics, "status": "failed", "llc_hat": None, "error_msg": "The loss is NaN."}
@@ -282,6 +287,24 @@ def test_a_run_leaves_every_trial_in_the_table_and_the_best_in_yaml(line: Line) 
     for row in table.itertuples():
         folder = line.store.trial_folder(row.pid, row.method, row.trial_id)
         assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "metrics.json"]
+
+
+def test_a_study_keeps_the_draws_of_its_best_trial_alone(line: Line) -> None:
+    for max_trials in (6, 9):
+        line.run(run_trial=traced_trial, max_trials=max_trials)
+        best = {(s.method, s.progress.best["trial_id"]) for s in line.studies if s.progress.best}
+        assert len(best) == 2
+        kept = {path.parts[-3:-1] for path in line.store.artifacts.rglob("trace.nc")}
+        assert kept == best
+
+
+def test_draws_that_another_folder_may_want_are_kept(line: Line, tmp_path: Path) -> None:
+    line.run(run_trial=traced_trial)
+    other = Line(tmp_path)
+    other.store = Store.at(line.store.artifacts, tmp_path / "others")
+    kept = sorted(line.store.artifacts.rglob("trace.nc"))
+    other.run(run_trial=traced_trial, objective="relative")
+    assert other.ran and set(kept) <= set(line.store.artifacts.rglob("trace.nc"))
 
 
 def test_a_second_run_does_nothing_again(line: Line) -> None:

@@ -24,6 +24,7 @@ from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, Gate, check_gates, no_estimate
 from lambda_hat.samplers.base import Draws
 from lambda_hat.samplers.loop import Progress, Runner
+from lambda_hat.traces import trace_of
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ class Chains:
             evidence=problem.evidence,
             float64=str(runner.target.arrays.w_star.dtype) == "float64",
         )
-        return replace(found, diagnostics=diagnostics, gates=(*common, *gates))
+        trace = trace_of(draws, nbeta=runner.target.nbeta, init_loss=problem.init_loss)
+        return replace(found, diagnostics=diagnostics, gates=(*common, *gates), trace=trace)
 
     def given_up(self, because: str) -> tuple[Attempt, ...]:
         """These chains and those before them, as attempts."""

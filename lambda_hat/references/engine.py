@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_hat.references.gates import Gate
+from lambda_hat.traces import Trace
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class EngineResult:
         attempts: what was tried before, whose draws are not used.
         finished: whether all draws that were asked for were made. That gates hold before says
             little: when they do depends on the clock.
+        trace: what trace.nc holds of the draws; None where there are none to speak of.
     """
 
     llc: float | None
@@ -85,6 +87,7 @@ class EngineResult:
     draws: int
     attempts: tuple[Attempt, ...] = ()
     finished: bool = True
+    trace: Trace | None = field(default=None, compare=False, repr=False)
 
     @property
     def own_cost(self) -> Cost:

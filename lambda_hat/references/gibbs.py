@@ -22,6 +22,7 @@ from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import GROWTH, check_gibbs_gates, no_estimate
 from lambda_hat.references.layers import Chain, Model, Swept, read_model
 from lambda_hat.store import digest
+from lambda_hat.traces import Trace
 
 LEAST_SWEEPS = 20
 """Below these there is no estimate."""
@@ -140,7 +141,8 @@ def _judge(problem: Problem, model: Model, rows: list[list[Swept]], cost: Cost) 
     diagnostics = _diagnostics(llc, kept[..., 1] / len(problem.w_star), kept[..., 2])
     mean, se = float(llc.mean()), float(llc.std()) / math.sqrt(diagnostics["ess"])
     gates = check_gibbs_gates(llc=mean, se=se, diagnostics=diagnostics, evidence=problem.evidence)
-    return EngineResult(mean, se, diagnostics, tuple(gates), cost, len(rows))
+    trace = Trace(llc, kept[..., 2], {"virial": kept[..., 1]})
+    return EngineResult(mean, se, diagnostics, tuple(gates), cost, len(rows), trace=trace)
 
 
 def _diagnostics(llc: np.ndarray, virial: np.ndarray, square: np.ndarray) -> dict[str, Any]:

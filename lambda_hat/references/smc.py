@@ -22,6 +22,7 @@ from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
 from lambda_hat.references.engine import Cost, EngineResult, Watch
 from lambda_hat.references.gates import MIN_RUNS, check_smc_gates, no_estimate
 from lambda_hat.store import digest, read_or_quarantine, write_json
+from lambda_hat.traces import Trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ def _judge(
     llc, se = _mean(runs, "llc")
     diagnostics = _diagnostics(runs, se)
     gates = check_smc_gates(llc=llc, se=se, diagnostics=diagnostics, evidence=problem.evidence)
-    return EngineResult(llc, se, diagnostics, tuple(gates), cost, draws)
+    trace = Trace(np.array([[run["llc"]] for run in runs]), None, {})  # A run is a draw.
+    return EngineResult(llc, se, diagnostics, tuple(gates), cost, draws, trace=trace)
 
 
 def _diagnostics(runs: list[dict[str, Any]], se: float) -> dict[str, Any]:

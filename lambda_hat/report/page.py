@@ -38,6 +38,7 @@ from lambda_hat.report.run_record import ranges_table, read_fingerprint
 from lambda_hat.report.sentences import summary
 from lambda_hat.report.style import BACKGROUND, COLOURS, GRID, MUTED, TEXT
 from lambda_hat.report.svg import css_name, style_sheet, to_svg
+from lambda_hat.report.traces import draw_traces
 from lambda_hat.store import Store
 from lambda_hat.tables.confirmation import settings_of
 from lambda_hat.tables.reading import read_table
@@ -160,7 +161,7 @@ def _section(store: Store, problem: Problem, prefix: str) -> dict[str, Any]:
         "advice": "trust the runs with other seeds" if confirmed else "confirm it, as below",
         "failures": failures,
         "num_failed": format_count(num_failed, "trial"),
-        "figures": _figures(problem, prefix),
+        "figures": _figures(store, problem, best, prefix),
         "computed": describe_computation(problem.reference, metrics) | _budget(trials),
         "problem": problem_json(problem.reference),
         "confirm": confirmation_config(store, found),
@@ -188,12 +189,16 @@ def _reference(store: Store, problem: Problem) -> dict[str, Any]:
     }
 
 
-def _figures(problem: Problem, prefix: str) -> list[dict[str, Any]]:
+def _figures(
+    store: Store, problem: Problem, best: Sequence[pd.Series], prefix: str
+) -> list[dict[str, Any]]:
     """The figures of a problem; none if there is no reference."""
     if not math.isfinite(reference_of(problem.trials)[0]):
         return []
     shown = []
-    for place, drawing in enumerate(draw_all(problem.trials, problem.findings)):
+    drawings = draw_all(problem.trials, problem.findings)
+    drawings += draw_traces(store, problem.pid, problem.reference, best)
+    for place, drawing in enumerate(drawings):
         finding = (drawing.figure.get_suptitle() or drawing.title).replace("\n", " ")
         svg = to_svg(drawing.figure, f"{prefix}-{place}")
         label = f'<svg role="img" aria-label="{escape(finding)}" '

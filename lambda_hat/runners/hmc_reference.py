@@ -28,6 +28,7 @@ from lambda_hat.references.result import ReferenceResult
 from lambda_hat.references.verdict import Verdict, sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, pinned_jax, versions
 from lambda_hat.store import is_disk_fault, read_or_quarantine, strict, write_json
+from lambda_hat.traces import trace_beside, write_trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def run_hmc_reference(
         watch = partial(_tell, _partial(out), budget_sec)
         given = {"config": reference, "seed": seed, "folder": out.parent, "watch": watch}
         sample = partial(sample_reference, **given)
-        result = _attempt(asked, lambda: _compute(asked, config, artifacts, sample, began))
+        result = _attempt(asked, lambda: _compute(asked, config, artifacts, sample, began, out))
     result = replace(result, notices=notices, runtime_sec=sum(result.seconds.values()))
     write_json(out, written := result.to_json())
     _partial(out).unlink(missing_ok=True)
@@ -103,6 +104,7 @@ def _compute(
     artifacts: Path,
     sample: Callable[..., Verdict],
     began: float,
+    out: Path,
 ) -> ReferenceResult:
     """The reference, within its budget."""
     budget_sec = asked.budget_sec or 0.0
@@ -114,9 +116,22 @@ def _compute(
         return replace(asked, reasons=(reason,), seconds={"setup": time.monotonic() - began})
     known = _with_problem(asked, problem)
     setup = time.monotonic() - began
-    return _attempt(
-        known, lambda: _with_verdict(known, sample(problem, budget_sec=budget_sec - setup), setup)
-    )
+
+    def sampled() -> ReferenceResult:
+        verdict = sample(problem, budget_sec=budget_sec - setup)
+        _write_trace(trace_beside(out), known, verdict)
+        return _with_verdict(known, verdict, setup)
+
+    return _attempt(known, sampled)
+
+
+def _write_trace(path: Path, known: ReferenceResult, verdict: Verdict) -> None:
+    """Writes the draws of the engine that gives the number, if it has any."""
+    path.unlink(missing_ok=True)
+    if (trace := verdict.parts[verdict.method].trace) is not None:
+        names = ("pid", "target", "nbeta", "init_loss")
+        about = {name: getattr(known, name) for name in names}
+        write_trace(path, trace, {**about, "method": verdict.method})
 
 
 def _attempt(known: ReferenceResult, step: Callable[[], ReferenceResult]) -> ReferenceResult:

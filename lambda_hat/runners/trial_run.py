@@ -23,6 +23,7 @@ from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, is_disk_fault, write_json
 from lambda_hat.target import Target
+from lambda_hat.traces import trace_beside, trace_of, write_trace
 from lambda_hat.trial import TrialResult
 
 MARGIN = 0.02
@@ -59,11 +60,10 @@ def run_trial(
         hyperparams={key: value for key, value in method_cfg.items() if key != "name"},
         seed=seed,
     )
-    clock = _Clock(began, began + (1.0 - MARGIN) * budget_sec)
+    call = _Call(artifacts, trace_beside(out), began, began + (1.0 - MARGIN) * budget_sec)
+    call.trace.unlink(missing_ok=True)
     with noted() as notices:
-        result = _attempt(
-            asked, lambda: _settle(asked, problem_spec, method_cfg, build, artifacts, clock)
-        )
+        result = _attempt(asked, lambda: _settle(asked, problem_spec, method_cfg, build, call))
     took = time.monotonic() - began
     # What is left is the estimate's, or what a trial that failed early was busy with.
     rest = {"estimate" if result.seconds else "setup": took - sum(result.seconds.values())}
@@ -73,9 +73,11 @@ def run_trial(
     return written
 
 
-class _Clock(NamedTuple):
-    """When the budget began, and when the sampler stops, in monotonic seconds."""
+class _Call(NamedTuple):
+    """Where files are, when the budget began, and when the sampler stops, in monotonic seconds."""
 
+    artifacts: Path
+    trace: Path
     began: float
     deadline: float
 
@@ -102,8 +104,7 @@ def _settle(
     problem_spec: Mapping[str, Any],
     method_cfg: Mapping[str, Any],
     build: BuildConfig,
-    artifacts: Path,
-    clock: _Clock,
+    call: _Call,
 ) -> TrialResult:
     """Checks what was asked for, and runs it."""
     config = build(method_cfg)
@@ -120,7 +121,7 @@ def _settle(
         versions=versions(method.DTYPE),
     )
     with jax.enable_x64(method.DTYPE == "float64"):
-        return _attempt(known, lambda: _run(known, method, config, problem, artifacts, clock))
+        return _attempt(known, lambda: _run(known, method, config, problem, call))
 
 
 def _run(
@@ -128,26 +129,25 @@ def _run(
     method: Method,
     config: SamplerConfig,
     problem: ProblemConfig,
-    artifacts: Path,
-    clock: _Clock,
+    call: _Call,
 ) -> TrialResult:
     """Loads the target and samples from it, if the method can."""
-    with training_until(clock.deadline):
-        target, target_id = load_target(problem, artifacts, method.DTYPE)
+    with training_until(call.deadline):
+        target, target_id = load_target(problem, call.artifacts, method.DTYPE)
     known = replace(known, target=target_id)
     if refusal := method.refusal(target, config):
         return known.failed(refusal)
-    return _attempt(known, lambda: _sample(known, method, target, config, clock))
+    return _attempt(known, lambda: _sample(known, method, target, config, call))
 
 
 def _sample(
-    known: TrialResult, method: Method, target: Target, config: SamplerConfig, clock: _Clock
+    known: TrialResult, method: Method, target: Target, config: SamplerConfig, call: _Call
 ) -> TrialResult:
     """Runs the sampler until it is done or the deadline is there."""
-    setup = time.monotonic() - clock.began
+    setup = time.monotonic() - call.began
     runner = Runner(method, target, config, key=jax.random.key(int(known.seed or 0)))
-    progress = runner.run(deadline=clock.deadline)
-    cut = time.monotonic() >= clock.deadline - 1.0 and progress.num_draws < runner.plan.num_draws
+    progress = runner.run(deadline=call.deadline)
+    cut = time.monotonic() >= call.deadline - 1.0 and progress.num_draws < runner.plan.num_draws
     known = replace(
         known,
         seconds={"setup": setup, **progress.seconds},
@@ -160,13 +160,20 @@ def _sample(
             f"{runner.plan.num_warmup + runner.plan.num_draws * runner.plan.thin}. "
             "Take a smaller step or learning rate."
         )
-    return _attempt(known, lambda: _estimate(known, runner, method.TRIM_TRANSIENT))
+    return _attempt(known, lambda: _estimate(known, runner, call.trace))
 
 
-def _estimate(known: TrialResult, runner: Runner, trim: bool) -> TrialResult:
+def _estimate(known: TrialResult, runner: Runner, trace: Path) -> TrialResult:
     """The estimate from the draws, unless chains have left the basin that it is of."""
     draws, target = runner.draws(), runner.target
-    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=target.init_loss, trim=trim)
+    trim, init_loss = runner.method.TRIM_TRANSIENT, target.init_loss
+    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=init_loss, trim=trim)
+    about = {name: getattr(known, name) for name in ("pid", "target", "method", "seed")}
+    write_trace(
+        trace,
+        trace_of(draws, nbeta=target.nbeta, init_loss=init_loss),
+        {**about, "burn_in": estimate.burn_in, "nbeta": target.nbeta, "init_loss": init_loss},
+    )
     diagnostics = {
         **diagnose(draws, target=target, init_loss=target.init_loss),
         **runner.summary(),

@@ -55,6 +55,12 @@ class Store:
     def metrics(self, pid: str, method: str, trial_id: str) -> Path:
         return self.trial_folder(pid, method, trial_id) / "metrics.json"
 
+    def trace(self, pid: str, method: str, trial_id: str) -> Path:
+        return self.trial_folder(pid, method, trial_id) / "trace.nc"
+
+    def reference_trace(self, pid: str) -> Path:
+        return self.reference(pid).with_name("trace.nc")
+
     @property
     def studies(self) -> Path:
         return self.results / "studies" / "optuna_llc"

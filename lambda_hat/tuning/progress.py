@@ -42,6 +42,11 @@ class StudyProgress:
         """The error that a gain is measured from."""
 
     @property
+    def leaders(self) -> set[str]:
+        """The ids of the trials whose draws are worth keeping."""
+        return {self.best["trial_id"]} if self.best else set()
+
+    @property
     def mean_seconds(self) -> float | None:
         """Wall time of a trial, on average; None as long as no trial has one."""
         return self.seconds / self.num_timed if self.num_timed else None

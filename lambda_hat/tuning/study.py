@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -275,7 +275,16 @@ class Study:
         self._journal.tell(asked.trial, values, _record(asked, scored), shown)
         if scored != result:
             self._write_metrics(asked.spec, scored)
-        return self._end(asked, scored)
+        leaders = self.progress.leaders
+        row = self._end(asked, scored)
+        if result.objective is None:  # If told before, it may be the best of another folder.
+            self._remove_traces((leaders | {asked.spec.trial_id}) - self.progress.leaders)
+        return row
+
+    def _remove_traces(self, trial_ids: Iterable[str]) -> None:
+        """Draws of all trials would fill the disk: those of the best are kept."""
+        for trial_id in trial_ids:
+            self._store.trace(self.problem.pid, self.method, trial_id).unlink(missing_ok=True)
 
     def _score(self, result: TrialResult) -> float:
         llc_ref, settings = self.reference.llc_ref or 0.0, self.settings
