@@ -21,7 +21,7 @@ RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 REFERENCE_KEYS = ("llc_ref", "status")
 """Required keys of a ref.json."""
 
-COMPLETE, NOISY = "complete", "noisy"
+COMPLETE, NOISY, PRUNED = "complete", "noisy", "pruned"
 ESTIMATED = (COMPLETE, NOISY)
 """The statuses of trials that gave an estimate: one that may be believed, and one that may not."""
 
@@ -111,7 +111,10 @@ class TrialResult:
     """What one trial came to: each field is a key of metrics.json, in this order."""
 
     status: str = "failed"
-    """`complete`; `noisy`, where a gate failed; or `failed`, without an estimate."""
+    """`complete`; `noisy`, where a gate failed; `pruned`, stopped early by the study; or `failed`.
+
+    The last two are without an estimate.
+    """
     llc_hat: float | None = None
     """The estimate; None for a trial that failed."""
     se_hat: float | None = None

@@ -42,6 +42,7 @@ from lambda_hat.tables.best_file import write_best
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.trials import COLUMNS, MAPPINGS, trial_row, write_table
 from lambda_hat.trial import Reference, TrialResult, TrialSpec
+from lambda_hat.tuning.pruners import PRUNERS
 from lambda_hat.tuning.search_samplers import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -305,6 +306,7 @@ CHANGES = (
     "add a sampler",
     "a setting to a sampler",
     "how a study searches",
+    "pruner",
     "add a dataset",
     "model family",
     "gate",
@@ -376,6 +378,10 @@ def test_samplers_of_optuna() -> None:
         assert told == [(f.name, shown(f.default)) for f in fields(kind.settings)]
         assert kind.needs is None or f"the package {kind.needs}" in row[2]
         assert kind.many_objectives or "one objective only" in row[2]
+
+
+def test_pruners() -> None:
+    assert column(tables("optuna_workflow")["Pruning/pruner"]) == list(PRUNERS)
 
 
 @pytest.mark.parametrize(

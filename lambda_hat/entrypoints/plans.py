@@ -38,6 +38,7 @@ from lambda_hat.plugin import Plugin, read_plugin
 from lambda_hat.store import Store, unwritable
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.objective import COSTS, ERROR
+from lambda_hat.tuning.pruners import NONE, PRUNERS
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.search_samplers import SearchSampler, read_search_sampler
 from lambda_hat.tuning.study import StudySettings
@@ -74,6 +75,8 @@ class OptunaSection:
     """What is minimised: `error`, and with it `runtime_sec`, `full_gradients` or `se_hat`."""
     max_seconds: float | None = bounded(None, above=0)
     """A trial that took longer is not the best; null is no limit."""
+    pruner: str = NONE
+    """What stops trials early: `median`, `hyperband`, `patience` or `none`."""
     sampler: str = "tpe"
     """What proposes trials: `tpe`, `random`, `gp`, `cmaes`, `qmc` or `nsgaii`."""
 
@@ -187,6 +190,7 @@ def study_plan(
         enqueue=guesses,
         search=search,
         objectives=optuna.objectives,
+        pruner=optuna.pruner,
         max_seconds=optuna.max_seconds,
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
@@ -217,6 +221,13 @@ def _check_objectives(
         faults.append(
             f"`objectives` must begin with {ERROR} and name each once, but got {list(names)} "
             "(optuna)."
+        )
+    if optuna.pruner not in PRUNERS:
+        faults.append(unknown_name("`pruner`", optuna.pruner, PRUNERS, "optuna"))
+    elif len(names) > 1 and optuna.pruner != NONE:
+        faults.append(
+            f"`pruner` must be none where `objectives` has several, but got {optuna.pruner!r} "
+            "(optuna). Leave one of them out."
         )
     if len(names) > 1 and search is not None and not search.kind.many_objectives:
         faults.append(

@@ -21,6 +21,9 @@ CHECKPOINT_SEC = 30.0
 """Least time between two checkpoints. One that takes long comes less often: checkpoints take a
 twentieth of the time at most."""
 
+LOOK_SEC = 0.2
+"""Time between two looks at what tasks tell while they run."""
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Each ends the run, unless it is ignored (as under nohup)."""
 
@@ -61,6 +64,8 @@ class EventLoop:
 
     def __init__(self, checkpoint: Callable[[], None]):
         self._checkpoint = checkpoint
+        self._look: Callable[[], None] | None = None
+        self._next_look = 0.0
         self._events: SimpleQueue[_Ended | None] = SimpleQueue()
         self._outstanding = 0
         self._changed = False
@@ -72,6 +77,10 @@ class EventLoop:
         """Has `on_end(future)` called from the loop when the future is done."""
         self._outstanding += 1
         future.add_done_callback(lambda done: self._events.put(_Ended(on_end, done)))
+
+    def look_with(self, look: Callable[[], None]) -> None:
+        """Has `look()` called every `LOOK_SEC`."""
+        self._look = look
 
     def changed(self) -> None:
         """Says that there is something for the next checkpoint."""
@@ -113,10 +122,11 @@ class EventLoop:
                 signal.signal(kind, handler)
 
     def _next(self) -> _Ended | None:
-        if not self._changed:
-            return self._events.get()
+        times = [self._due] * self._changed + [self._next_look] * (self._look is not None)
         try:
-            return self._events.get(timeout=max(0.0, self._due - time.monotonic()))
+            return self._events.get(
+                timeout=max(0.0, min(times) - time.monotonic()) if times else None
+            )
         except Empty:
             return None
 
@@ -124,6 +134,9 @@ class EventLoop:
         if event is not None and not self.stopping:
             self._outstanding -= 1
             event.on_end(event.future)
+        if self._look is not None and time.monotonic() >= self._next_look:
+            self._look()
+            self._next_look = time.monotonic() + LOOK_SEC
         if self._changed and time.monotonic() >= self._due:
             begun = time.monotonic()
             self._checkpoint()

@@ -12,7 +12,8 @@ from lambda_hat.execution.errors import DeadlineExceeded, WorkerLost
 from lambda_hat.execution.event_loop import error_of, sentence
 from lambda_hat.execution.pool import TaskFunction, TaskPool
 from lambda_hat.store import Store, read_or_quarantine, write_json
-from lambda_hat.trial import RESULT_KEYS, TrialResult, TrialSpec
+from lambda_hat.store.reports import TrialReports
+from lambda_hat.trial import PRUNED, RESULT_KEYS, TrialResult, TrialSpec
 
 
 def deadline_of(budget_sec: float) -> float:
@@ -31,6 +32,8 @@ class TrialTask:
     """The target that the result must be of; None where any will do."""
     study: str | None = None
     """The `study_id` of the study that asks, if one does."""
+    prunes: bool = False
+    """Whether that study may have it stopped."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,17 @@ class Trials:
         """The result that a run has written already, for the same target."""
         content = read_or_quarantine(self._metrics(task), RESULT_KEYS, self.warn)
         result = TrialResult.from_json(content) if content else None
-        return result if result and result.is_of(task.target) else None
+        if result is None or not result.is_of(task.target):
+            return None
+        return result if result.status != PRUNED or self._was_pruned_by(task) else None
+
+    def _was_pruned_by(self, task: TrialTask) -> bool:
+        """Whether this task's study had the trial stopped: another one wants it whole."""
+        return task.prunes and self.reports(task).pruned_at() is not None
+
+    def reports(self, task: TrialTask) -> TrialReports:
+        """What the trial tells while it runs."""
+        return TrialReports(self._metrics(task).parent, task.study or "")
 
     def submit(self, task: TrialTask) -> Future:
         """Sends a trial to the pool; the future of a stored result is done."""
@@ -76,6 +89,7 @@ class Trials:
             artifacts_dir=str(self.store.artifacts),
             deadline_sec=deadline_of(spec.budget_sec),
             **({} if spec.plugin is None else {"plugin": asdict(spec.plugin)}),
+            **({"study": task.study} if task.prunes else {}),
         )
 
     def outcome_of(self, task: TrialTask, future: Future) -> TrialResult | LostTrial:

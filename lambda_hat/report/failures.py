@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from lambda_hat.report.findings import estimates_of, select
+from lambda_hat.report.findings import has_failed, select
 from lambda_hat.report.formatting import format_setting, join_words
 from lambda_hat.report.overview import Cell, Table
 from lambda_hat.report.settings import is_choice, searched_settings, values_of
@@ -20,7 +20,7 @@ def failures_table(trials: pd.DataFrame) -> Table | None:
 
     Reasons that differ only in their numbers are one group; the first of them is shown.
     """
-    failed = trials.drop(estimates_of(trials).index)
+    failed = select(trials, has_failed(trials))
     if failed.empty:
         return None
     reasons = failed.error_msg.fillna("no reason was given").astype(str)

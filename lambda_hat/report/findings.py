@@ -21,7 +21,7 @@ from lambda_hat.report.formatting import (
 from lambda_hat.tables.best import GOOD_ERROR, Cost, Winner, shortlist_of, winner_of
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.reading import read_table
-from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY, PRUNED
 from lambda_hat.trial_gates import INTERVAL, SIGMAS, interval
 
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
@@ -120,6 +120,11 @@ def estimates_of(trials: pd.DataFrame) -> pd.DataFrame:
     return select(trials, trials.status.isin(ESTIMATED) & trials.llc_hat.notna())
 
 
+def has_failed(trials: pd.DataFrame) -> pd.Series:
+    """Whether a trial gave no estimate, though it was not stopped early."""
+    return ~trials.index.isin(estimates_of(trials).index) & (trials.status != PRUNED)
+
+
 def complete_error(trials: pd.DataFrame) -> pd.Series:
     """`relative_error` of the complete trials; NaN for all others."""
     return relative_error(trials).where(trials.status == COMPLETE)
@@ -178,7 +183,7 @@ def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> li
 def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
     estimates = estimates_of(rows)
     num_noisy, agreeing = int((rows.status == NOISY).sum()), int(agrees(estimates).sum())
-    counts = len(rows), num_noisy, len(rows) - len(estimates), agreeing
+    counts = len(rows), num_noisy, int(has_failed(rows).sum()), agreeing
     winner = winner_of(shortlist_of(row for _, row in rows.iterrows()), runs)
     if winner is None:
         return Finding(method, *counts, None, NO_ESTIMATE, math.nan)

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from lambda_hat.report.best_settings import best_settings
 from lambda_hat.report.failures import failures_table
 from lambda_hat.report.figures import draw_all
-from lambda_hat.report.findings import Finding, estimates_of, findings, read_trials, reference_of
+from lambda_hat.report.findings import Finding, findings, has_failed, read_trials, reference_of
 from lambda_hat.report.formatting import (
     format_count,
     format_estimate,
@@ -151,7 +151,7 @@ def _section(store: Store, problem: Problem, prefix: str) -> dict[str, Any]:
     metrics = [read_if_present(store.metrics(one.pid, one.method, one.trial_id)) for one in best]
     confirmed = all(one.confirmation for one in found if one.best is not None)
     failures = failures_table(trials)
-    num_failed = len(trials) - len(estimates_of(trials))
+    num_failed = int(has_failed(trials).sum())
     return {
         "pid": problem.pid,
         "label": str(trials.problem.iloc[0]),

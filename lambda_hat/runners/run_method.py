@@ -27,6 +27,7 @@ def run_method_trial(
     seed: int | None = None,
     artifacts_dir: str | None = None,
     plugin: Mapping[str, str] | None = None,
+    study: str | None = None,
 ) -> dict:
     """Runs one trial and writes its metrics.
 
@@ -43,6 +44,8 @@ def run_method_trial(
         artifacts_dir: where targets are stored; by default where the output path lies, if it is
             `<artifacts>/runs/<pid>/<method>/<trial_id>/metrics.json`, else `./artifacts`.
         plugin: {path, source} of a plugin whose `build_sampler_cfg` is called.
+        study: the id of a study that prunes: it reads `reports.jsonl` beside the output, and stops
+            the trial by `pruned.json` there.
 
     Returns:
         What was written. A numerical failure is a result with status "failed" and a sentence.
@@ -62,6 +65,7 @@ def run_method_trial(
         budget_sec=float(budget_sec),
         seed=None if given_seed is None else int(given_seed),
         began=began,
+        study=study,
     )
 
 

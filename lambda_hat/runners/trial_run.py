@@ -18,13 +18,15 @@ from lambda_hat.diagnostics import diagnose
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import load_target, noted, pinned_jax, versions
+from lambda_hat.runners.watch import Watch
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest, is_disk_fault, write_json
+from lambda_hat.store.reports import TrialReports
 from lambda_hat.target import Target
 from lambda_hat.traces import trace_beside, trace_of, write_trace
-from lambda_hat.trial import TrialResult
+from lambda_hat.trial import PRUNED, TrialResult
 
 MARGIN = 0.02
 """Share of the budget kept for the estimate itself, after the last draw."""
@@ -45,6 +47,7 @@ def run_trial(
     budget_sec: float,
     seed: int | None,
     began: float,
+    study: str | None = None,
 ) -> dict[str, Any]:
     """Runs one trial and writes its metrics; `run_method_trial` says what its arguments mean.
 
@@ -52,6 +55,7 @@ def run_trial(
         build: makes the checked settings of a method from `method_cfg`.
         artifacts: where targets are stored.
         began: when the budget began, in monotonic seconds.
+        study: the study that may have the trial stopped, if one may.
     """
     asked = TrialResult(
         llc_ref=ref_llc,
@@ -60,7 +64,9 @@ def run_trial(
         hyperparams={key: value for key, value in method_cfg.items() if key != "name"},
         seed=seed,
     )
-    call = _Call(artifacts, trace_beside(out), began, began + (1.0 - MARGIN) * budget_sec)
+    reports = None if study is None else TrialReports(out.parent, study)
+    deadline = began + (1.0 - MARGIN) * budget_sec
+    call = _Call(artifacts, trace_beside(out), began, deadline, reports)
     call.trace.unlink(missing_ok=True)
     with noted() as notices:
         result = _attempt(asked, lambda: _settle(asked, problem_spec, method_cfg, build, call))
@@ -74,12 +80,13 @@ def run_trial(
 
 
 class _Call(NamedTuple):
-    """Where files are, when the budget began, and when the sampler stops, in monotonic seconds."""
+    """Where files are, when the budget began and the sampler stops, in monotonic seconds."""
 
     artifacts: Path
     trace: Path
     began: float
     deadline: float
+    reports: TrialReports | None
 
 
 def _attempt(known: TrialResult, step: Callable[[], TrialResult]) -> TrialResult:
@@ -146,7 +153,18 @@ def _sample(
     """Runs the sampler until it is done or the deadline is there."""
     setup = time.monotonic() - call.began
     runner = Runner(method, target, config, key=jax.random.key(int(known.seed or 0)))
-    progress = runner.run(deadline=call.deadline)
+    if call.reports is not None:
+        call.reports.begin()
+    watch = Watch(
+        runner.plan,
+        target,
+        target.init_loss,
+        call.began,
+        call.deadline,
+        ref_llc=known.llc_ref,
+        reports=call.reports,
+    )
+    progress = runner.run(deadline=call.deadline, on_chunk=watch)
     cut = time.monotonic() >= call.deadline - 1.0 and progress.num_draws < runner.plan.num_draws
     known = replace(
         known,
@@ -160,6 +178,11 @@ def _sample(
             f"{runner.plan.num_warmup + runner.plan.num_draws * runner.plan.thin}. "
             "Take a smaller step or learning rate."
         )
+    if watch.pruned_at is not None:
+        reason = (
+            f"Its study stopped it for its running error at {watch.pruned_at} tenths of its run."
+        )
+        return replace(known, status=PRUNED, error_msg=reason)
     return _attempt(known, lambda: _estimate(known, runner, call.trace))
 
 

@@ -97,7 +97,11 @@ def _confirmed_table(group: Sequence[tuple[Study, Winner, Confirmation]]) -> Tab
 
 def _result(study: Study, best: Mapping[str, Any] | None) -> tuple[str, ...]:
     progress = study.progress
-    counts = ((progress.num_noisy, "noisy"), (progress.num_failed, "failed"))
+    counts = (
+        (progress.num_noisy, "noisy"),
+        (progress.num_pruned, "pruned"),
+        (progress.num_failed, "failed"),
+    )
     parts = ", ".join(f"{number} {word}" for number, word in counts if number)
     trials = f"{progress.num_ended} ({parts})" if parts else f"{progress.num_ended}"
     if best is None:

@@ -13,6 +13,7 @@ from optuna.distributions import distribution_to_json
 from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.trial import Reference
 from lambda_hat.tuning.functions import StudyFunctions, probe
+from lambda_hat.tuning.pruners import NONE
 from lambda_hat.tuning.search_samplers import SearchSampler
 
 ADVICE = (
@@ -36,6 +37,7 @@ def fingerprint(
     method_budget: float,
     search: SearchSampler,
     objectives: Sequence[str],
+    pruner: str,
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
 
@@ -70,6 +72,7 @@ def fingerprint(
             "method_budget": float(method_budget),
             **({"objectives": list(objectives)} if len(objectives) > 1 else {}),
             **search.described(),
+            **({} if pruner == NONE else {"pruner": pruner}),
         },
         "objective": scores,
         **plugin,

@@ -28,6 +28,7 @@ from lambda_hat.tuning.optuna_internals import (
     is_entry,
     open_trial,
 )
+from lambda_hat.tuning.pruners import NONE, build_pruner
 from lambda_hat.tuning.search_samplers import Proposers
 
 _FINGERPRINT = "fingerprint"
@@ -44,6 +45,7 @@ class Journal:
         warn: Told what was damaged and what was done about it.
         proposers: Make what is asked for.
         num_objectives: Values that a trial is told, each to be small.
+        pruner: What stops trials early.
 
     Raises:
         ConfigError: A user made the journal, under another name or with other directions.
@@ -57,6 +59,7 @@ class Journal:
         warn: Callable[[str], None],
         proposers: Proposers | None = None,
         num_objectives: int = 1,
+        pruner: str = NONE,
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_damaged_tail(path, warn)
@@ -78,6 +81,7 @@ class Journal:
                 storage=storage, study_name=name, directions=directions
             )
         self._proposers = proposers or Proposers()
+        self._study.pruner = build_pruner(pruner)
 
     @property
     def fingerprint(self) -> dict[str, Any] | None:
@@ -168,6 +172,32 @@ class Journal:
         self._keep(trial, record, shown)
         self._study.tell(trial, values)
         self._file.sync()
+
+    def report(self, trial: Trial, error: float, step: int) -> bool:
+        """Keeps how a trial stands at a step, once; returns whether this is news."""
+        if step in self._frozen(trial).intermediate_values:
+            return False
+        trial.report(error, step)
+        return True
+
+    def is_done_with(self, trial: Trial) -> bool:
+        """Whether the pruner stops the trial for what it has reported last."""
+        return trial.should_prune()
+
+    def prune(self, trial: Trial, record: dict[str, Any], shown: Mapping[str, Any]) -> None:
+        """Ends a trial that was stopped; Optuna scores it by its last report."""
+        self._keep(trial, record, shown)
+        self._study.tell(trial, state=TrialState.PRUNED)
+        self._file.sync()
+
+    def last_report(self, trial: Trial) -> float | None:
+        """What the trial has reported last."""
+        frozen = self._frozen(trial)
+        last = frozen.last_step
+        return None if last is None else frozen.intermediate_values[last]
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return self.trials()[trial.number]
 
     def lose(self, trial: Trial, record: dict[str, Any], shown: Mapping[str, Any]) -> None:
         """Ends a trial that nobody could run: the sampler shall learn nothing from it."""

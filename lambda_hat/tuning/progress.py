@@ -8,7 +8,7 @@ from typing import Any
 
 from lambda_hat.tables.best import is_better
 from lambda_hat.tables.front import joined
-from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY, PRUNED
 from lambda_hat.tuning.objective import ERROR
 
 Row = Mapping[str, Any]
@@ -24,8 +24,9 @@ class StudyProgress:
 
     def __init__(self, se_ref: float = 0.0, *, patience: int | None = None):
         self._se_ref, self._patience = se_ref, patience
-        self.num_ended = self.num_noisy = self.num_failed = self.num_lost = 0
-        """Trials that have ended; noisy ones; without an estimate; and, of these, without a run."""
+        self.num_ended = self.num_noisy = self.num_pruned = self.num_failed = self.num_lost = 0
+        """Trials that have ended; noisy ones; those that were stopped early; those that failed;
+        and, of these, those without a run."""
         self.num_timed, self.seconds = 0, 0.0
         """Trials with a wall time, and their seconds in all."""
         self.best: Row | None = None
@@ -55,11 +56,14 @@ class StudyProgress:
         """Takes up the row of a trial that has ended."""
         self.last = row
         self.num_ended += 1
-        self.num_failed += row["status"] not in ESTIMATED
+        self.num_failed += row["status"] not in (*ESTIMATED, PRUNED)
         self.num_noisy += row["status"] == NOISY
+        self.num_pruned += row["status"] == PRUNED
         if (seconds := row["runtime_sec"]) is not None:
             self.num_timed, self.seconds = self.num_timed + 1, self.seconds + seconds
-        if row["objective"] is None:
+        if row["status"] == PRUNED:
+            self._count_gain(None)
+        elif row["objective"] is None:
             self.num_lost += 1
         else:
             self._weigh(row)
@@ -71,7 +75,10 @@ class StudyProgress:
             self.front = joined(self.front, row)
         if is_better(row, self.best):
             self.best = row
-        known = row["error"] if row["status"] == COMPLETE else None
+        self._count_gain(row["error"] if row["status"] == COMPLETE else None)
+
+    def _count_gain(self, known: float | None) -> None:
+        """Counts trials without a gain; `known` is the error of a complete one."""
         if known is not None and known < self._anchor - self._se_ref:
             self._anchor, self._without_gain = known, 0
         else:

@@ -15,6 +15,7 @@ from lambda_hat.execution.event_loop import EventLoop, Outcome, error_of, senten
 from lambda_hat.execution.pool import TaskFunction
 from lambda_hat.execution.trials import LostTrial, Trials, deadline_of
 from lambda_hat.store import Store, read_or_quarantine
+from lambda_hat.store.reports import TrialReports
 from lambda_hat.trial import REFERENCE_KEYS, ProblemItem, Reference, TrialResult
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.reference_plan import ReferencePlan
@@ -74,6 +75,10 @@ class Scheduler:
         self._trials = Trials(store, pool, run_trial, warn)
         self._observer, self._warn = observer, warn
         self._loop, self._confirm = loop or EventLoop(results.write), confirm
+        if any(study.prunes for study in studies):
+            self._loop.look_with(self._look)
+        self._running: dict[Future, tuple[Study, Asked, TrialReports]] = {}
+        """What may be stopped early."""
         self._failures: list[str] = []
 
     def run(self) -> Outcome:
@@ -176,9 +181,19 @@ class Scheduler:
         task = study.task(asked)
 
         def ended(future: Future) -> None:
+            if (running := self._running.pop(future, None)) is not None:
+                study.take_reports(asked, running[2])
             self._trial_ended(study, asked, self._trials.outcome_of(task, future))
 
-        self._loop.follow(self._trials.submit(task), ended)
+        future = self._trials.submit(task)
+        if study.prunes:
+            self._running[future] = study, asked, self._trials.reports(task)
+        self._loop.follow(future, ended)
+
+    def _look(self) -> None:
+        """Takes up what running trials report; those that the pruner is done with are stopped."""
+        for study, asked, reports in self._running.values():
+            study.look(asked, reports)
 
     def _trial_ended(self, study: Study, asked: Asked, outcome: TrialResult | LostTrial) -> None:
         try:

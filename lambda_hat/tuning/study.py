@@ -20,8 +20,10 @@ from lambda_hat.conf.search_space import Space, bounds_of
 from lambda_hat.execution.trials import TrialTask
 from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store, read_or_quarantine, write_json
+from lambda_hat.store.reports import TrialReports
 from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import (
+    PRUNED,
     RESULT_KEYS,
     ProblemItem,
     Reference,
@@ -35,6 +37,7 @@ from lambda_hat.tuning.journal import Journal
 from lambda_hat.tuning.objective import ERROR, objectives_of, penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
+from lambda_hat.tuning.pruners import NONE
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
 from lambda_hat.tuning.search_samplers import Proposers, SearchSampler
 from lambda_hat.tuning.warm_start import Guess, first_guesses
@@ -65,6 +68,8 @@ class StudySettings:
     """What proposes the trials."""
     objectives: tuple[str, ...] = (ERROR,)
     """What is minimised: the error's score first, then costs."""
+    pruner: str = NONE
+    """What stops trials early."""
     max_seconds: float | None = None
     """What a trial may take to be the best."""
 
@@ -119,6 +124,7 @@ class Study:
             warn=warn,
             proposers=Proposers(settings.search, seed=study_seed),
             num_objectives=len(settings.objectives),
+            pruner=settings.pruner,
         )
         if begun := self._journal.fingerprint:
             self._ranges = replace(self._ranges, most=begun.get("bounds", {}))
@@ -223,6 +229,7 @@ class Study:
             method_budget=settings.method_budget,
             search=settings.search,
             objectives=settings.objectives,
+            pruner=settings.pruner,
         )
 
     # Asking.
@@ -261,12 +268,37 @@ class Study:
     def task(self, asked: Asked) -> TrialTask:
         """What a worker is to run for a trial."""
         reference = self.reference
-        return TrialTask(asked.spec, reference.llc_ref, reference.target, study=self._id)
+        known = (asked.spec, reference.llc_ref, reference.target)
+        return TrialTask(*known, study=self._id, prunes=self.prunes)
+
+    # Pruning.
+
+    @property
+    def prunes(self) -> bool:
+        """Whether trials are stopped early."""
+        return self.settings.pruner != NONE
+
+    def take_reports(self, asked: Asked, reports: TrialReports) -> None:
+        """Tells Optuna what a trial has reported so far."""
+        for report in reports.read():
+            self._journal.report(asked.trial, report.error, report.step)
+
+    def look(self, asked: Asked, reports: TrialReports) -> None:
+        """Takes up what a running trial has reported, and has it stopped if the pruner says so.
+
+        It is judged once for each tenth, by the trials that have come that far before it.
+        """
+        for report in reports.read():
+            if self._journal.report(asked.trial, report.error, report.step):
+                if self._journal.is_done_with(asked.trial) and reports.pruned_at() is None:
+                    reports.prune(report.step)
 
     # Telling.
 
     def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """Ends a trial with its result (a failed one with a penalty); returns its row."""
+        if result.status == PRUNED:
+            return self._tell_pruned(asked, result)
         judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
         score = self._score(judged)
         told = objectives_of(judged, score, self.settings.objectives, self.progress.worst)
@@ -285,6 +317,15 @@ class Study:
         """Draws of all trials would fill the disk: those of the best are kept."""
         for trial_id in trial_ids:
             self._store.trace(self.problem.pid, self.method, trial_id).unlink(missing_ok=True)
+
+    def _tell_pruned(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
+        """Ends a trial that was stopped: it is told by its last running error."""
+        last = self._journal.last_report(asked.trial)
+        told = {} if last is None else {ERROR: last}
+        scored = replace(result, objective=last, objectives=told)
+        self._journal.prune(asked.trial, _record(asked, scored), self._shown(asked, scored))
+        self._write_metrics(asked.spec, scored)
+        return self._end(asked, scored)
 
     def _score(self, result: TrialResult) -> float:
         llc_ref, settings = self.reference.llc_ref or 0.0, self.settings
@@ -321,7 +362,7 @@ class Study:
 
     def _count_dead(self, result: TrialResult) -> None:
         """Gives up after too many trials in a row whose workers died, or that nobody could run."""
-        dead = result.worker_died or result.objective is None
+        dead = result.worker_died or (result.objective is None and result.status != PRUNED)
         self._dead_in_a_row = self._dead_in_a_row + 1 if dead else 0
         if self._dead_in_a_row >= MAX_DEAD:
             self.given_up = True
@@ -348,8 +389,8 @@ class Study:
             return f"Study {self.name} gave up: {self.stopped}."
         if self.progress.best is not None or self.progress.last is None:
             return None
-        if self.progress.num_failed < self.progress.num_ended:
-            limit = self.settings.max_seconds
+        limit = self.settings.max_seconds
+        if limit is not None and self.progress.num_failed < self.progress.num_ended:
             return f"Study {self.name} has no trial with an estimate within {limit:g} s."
         return (
             f"Study {self.name} has no result: all {self.progress.num_ended} trials failed, the "
