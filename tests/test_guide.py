@@ -622,7 +622,13 @@ def test_trials_that_a_user_has_ended_count_as_what_they_are(instant: None) -> N
     study.tell(study.ask(ranges), state=optuna.trial.TrialState.PRUNED)
     study.tell(study.ask(ranges), state=optuna.trial.TrialState.FAIL)
     table = tune(max_trials=4)  # The failed one counts for nothing.
-    assert table.index.tolist() == [0, 4]
+    assert table.status.tolist() == ["complete", "complete", "pruned", "failed", "complete"]
+    own = table.loc[[1, 2, 3]]
+    assert own.llc_hat.isna().all() and own.error_msg.str.contains("ended by hand").all()
+    assert own.objective[1] == 0.5 and own.params_lr[1] == FULL["lr"]
+    assert tune(max_trials=4).equals(table)
+    best = yaml.safe_load(Path("results/optuna_best.yaml").read_text())
+    assert [b["methods"]["vi"]["trial_number"] for b in best.values()] == [0]
     assert [trial.value for trial in journal().trials][1] == 0.5
 
 

@@ -447,7 +447,7 @@ def test_a_driver_that_dies_before_metrics_have_their_objective_writes_it_when_i
         line.run()
     journal = line.studies[0]._journal
     (told,) = [
-        line.studies[0]._proposals.spec(t.number, r["hyperparams"]) for t, r in journal.told()
+        line.studies[0]._proposals.spec(t.number, r["hyperparams"]) for t, r in journal.ended()
     ]
     assert "objective" not in metrics_of(line)[told.trial_id]
     line.run()
@@ -814,7 +814,7 @@ def test_a_line_that_another_program_is_writing_is_read_when_it_is_whole(line: L
         assert "note" not in journal._study.user_attrs and len(journal.trials()) == 2
         file.write(text[30:])
     assert journal._study.user_attrs["note"] == "mine"
-    assert len(list(journal.told())) == 2
+    assert len(list(journal.ended())) == 2
 
 
 def test_a_signal_ends_the_run_between_two_trials_and_it_resumes(line: Line) -> None:

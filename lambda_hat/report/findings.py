@@ -21,7 +21,7 @@ from lambda_hat.report.formatting import (
 from lambda_hat.tables.best import GOOD_ERROR, Cost, Winner, shortlist_of, winner_of
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.reading import read_table
-from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY, PRUNED
+from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
 from lambda_hat.trial_gates import INTERVAL, SIGMAS, interval
 
 Table = TypeVar("Table", pd.DataFrame, pd.Series)
@@ -121,8 +121,8 @@ def estimates_of(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_failed(trials: pd.DataFrame) -> pd.Series:
-    """Whether a trial gave no estimate, though it was not stopped early."""
-    return ~trials.index.isin(estimates_of(trials).index) & (trials.status != PRUNED)
+    """Whether a trial failed: it neither gave an estimate nor was it stopped early."""
+    return trials.status == "failed"
 
 
 def complete_error(trials: pd.DataFrame) -> pd.Series:

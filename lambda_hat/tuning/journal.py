@@ -96,20 +96,16 @@ class Journal:
         """All trials, by number; they belong to Optuna and are not to be changed."""
         return self._study.get_trials(deepcopy=False)
 
-    def told(self) -> Iterator[tuple[FrozenTrial, dict[str, Any]]]:
-        """The trials that were told or lost, by number, each with the record it was told with.
+    def ended(self) -> Iterator[tuple[FrozenTrial, dict[str, Any] | None]]:
+        """The trials that have ended, by number, each with the record it was told with.
 
         Records are read from the file one by one. Trials that another program ended, such as the
-        dashboard, have none and are no runs of ours.
+        dashboard or a user's script, have none and are no runs of ours.
         """
         for trial in self.trials():
-            if trial.state.is_finished() and _RECORD in trial.user_attrs:
-                yield trial, json.loads(self._record(trial))
-
-    def num_failed_by_hand(self) -> int:
-        """How many trials failed without a word of ours: they are no trials of the study's."""
-        fail = TrialState.FAIL
-        return sum(t.state == fail and _RECORD not in t.user_attrs for t in self.trials())
+            if trial.state.is_finished():
+                ours = _RECORD in trial.user_attrs
+                yield trial, json.loads(self._record(trial)) if ours else None
 
     def _record(self, trial: FrozenTrial) -> str:
         return self._file.record_of(trial.user_attrs)

@@ -23,6 +23,7 @@ from lambda_hat.store import Store, read_or_quarantine, write_json
 from lambda_hat.store.reports import TrialReports
 from lambda_hat.tables.trials import trial_row
 from lambda_hat.trial import (
+    COMPLETE,
     PRUNED,
     RESULT_KEYS,
     ProblemItem,
@@ -45,6 +46,14 @@ from lambda_hat.tuning.warm_start import Guess, first_guesses
 MAX_DEAD = 10
 """Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
 more likely the machines than the settings."""
+
+
+_BY_STATE = {
+    TrialState.COMPLETE: COMPLETE,
+    TrialState.PRUNED: PRUNED,
+    TrialState.FAIL: "failed",
+}
+"""What a trial that a user has ended is in the table."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ class Study:
         trials = self._journal.trials()
         self._num_trials = len(trials)
         self._waiting = deque(t for t in trials if t.state == TrialState.WAITING)
-        self._num_uncounted = len(self._waiting) + self._journal.num_failed_by_hand()
+        self._num_uncounted = len(self._waiting)
         again = [self._proposals.reopen(t) for t in trials if t.state == TrialState.RUNNING]
         self.in_flight = {asked.number for asked in again}
         return again
@@ -402,9 +411,10 @@ class Study:
         return map(self._row, self._told())
 
     def _told(self) -> Iterator[_Told]:
-        for trial, record in self._journal.told():
-            spec = self._proposals.spec(trial.number, record["hyperparams"])
-            result = TrialResult.from_json(record["metrics"])
+        for trial, record in self._journal.ended():
+            hyperparams = trial.params if record is None else record["hyperparams"]
+            spec = self._proposals.spec(trial.number, hyperparams)
+            result = TrialResult.from_json(record["metrics"]) if record else _by_hand(trial)
             values = dict(zip(self.settings.objectives, trial.values or (), strict=False))
             told = replace(result, objective=values.get(ERROR), objectives=values)
             yield _Told(trial.number, spec, told)
@@ -464,6 +474,17 @@ class Study:
     def snapshot(self) -> None:
         """Refreshes the pickled study."""
         self._journal.snapshot(self._store.snapshot(self.problem.pid, self.method))
+
+
+def _by_hand(trial: FrozenTrial) -> TrialResult:
+    """What is known of a trial that a user has told, pruned or added: what Optuna was told."""
+    took = trial.duration.total_seconds() if trial.duration else None
+    return TrialResult(
+        status=_BY_STATE[trial.state],
+        hyperparams=trial.params,
+        runtime_sec=took,
+        error_msg="It was ended by hand: nothing is known of it but what Optuna was told.",
+    )
 
 
 def _record(asked: Asked, result: TrialResult) -> dict[str, Any]:
