@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lambda_hat import traces
-from lambda_hat.report.style import to_svg
+from lambda_hat.report.svg import to_svg
 from lambda_hat.report.traces import autocorrelation, draw_traces
 from lambda_hat.runners.hmc_reference import run_hmc_reference
 from lambda_hat.runners.run_method import run_method_trial
