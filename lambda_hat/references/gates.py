@@ -173,8 +173,8 @@ def check_elsewhere(scatter: float, num_chains: int) -> Gate:
         "elsewhere", scatter, ELSEWHERE, scatter <= ELSEWHERE,
         holds=f"No part of the posterior was missed: {told}{lie}, at most {ELSEWHERE}.",
         fails=f"{told}{lie}, above {ELSEWHERE}: chains that begin around w* miss a part of the "
-        "posterior. Set reference.method to auto or tempering, which weighs its parts, with an "
-        f"HMC budget that is large enough for it; or {_TETHER}.",
+        "posterior. Raise the HMC budget, so that replica exchange can weigh its parts, or "
+        f"{_TETHER}.",
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ FIRST_TURN = 60.0
 CHECKED = "hmc"
 """The engine whose chains all begin around w*, so that others must confirm it."""
 RESERVE = 0.25
-"""Share of its last turn that is kept for this."""
+"""Share of what it has by the end of its last turn that is kept for this."""
 PATIENCE = 4.0
 """An engine is not tried as long as those before need less than so many times what they cost."""
 
@@ -58,7 +58,7 @@ def run_in_turns(
         before = parts[name].cost.total if name in parts else 0.0
         turn = math.inf if name == LAST else max(FIRST_TURN, before)  # Its runs can't be cut.
         last, length = left <= turn, min(max(left, 0.0), turn)
-        early = before + (1.0 - RESERVE) * length
+        early = max(before, (1.0 - RESERVE) * (before + length))
         if last and length > 0.0 and name == CHECKED and _ends(result := sample(name, early)):
             length = early - before
         else:
