@@ -168,6 +168,7 @@ def counts_of(studies: Iterable[Study]) -> list[str]:
     counts: Mapping[str, int] = {
         "running": sum(len(study.in_flight) for study in studies),
         "noisy": sum(study.progress.num_noisy for study in studies),
+        "pruned": sum(study.progress.num_pruned for study in studies),
         "failed": sum(study.progress.num_failed for study in studies),
     }
     return [f"{count} {name}" for name, count in counts.items() if count]
