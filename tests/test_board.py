@@ -43,6 +43,9 @@ def study(
                 "error": None if failed else 0.0412,
                 "llc_hat": None if failed else 5.921,
                 "se_hat": None if failed else 0.068,
+                "llc_ref": None,
+                "objectives": {},
+                "hyperparams": {"lr": number},
             }
         )
     return SimpleNamespace(

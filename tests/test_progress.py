@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from lambda_hat.tuning.progress import StudyProgress
+
+SETTINGS = itertools.count()
+"""No two trials have the same."""
 
 
 def row(
@@ -15,6 +20,9 @@ def row(
         "runtime_sec": seconds,
         "objectives": {},
         "trial_number": 0,
+        "hyperparams": {"lr": next(SETTINGS)},
+        "se_hat": 0.0,
+        "llc_ref": None,
     }
 
 

@@ -137,11 +137,6 @@ def _alike(one: Row, other: Row) -> bool:
     return one["hyperparams"] == other["hyperparams"]
 
 
-def is_better(row: Row, best: Row | None) -> bool:
-    """Whether a trial takes the place of the best one of a search so far."""
-    return _can_be_best(row) and (best is None or _rank(row) < _rank(best))
-
-
 def _can_be_best(row: Row) -> bool:
     """Whether a trial gave an estimate that was scored, in no more than the seconds it may take."""
     if row.get("within_max_seconds") in (False,):  # It may be NumPy's.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lambda_hat.tables.best import is_better
+from lambda_hat.tables.best import Shortlist
 from lambda_hat.tables.front import joined
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY, PRUNED
 from lambda_hat.tuning.objective import ERROR
@@ -29,8 +29,8 @@ class StudyProgress:
         and, of these, those without a run."""
         self.num_timed, self.seconds = 0, 0.0
         """Trials with a wall time, and their seconds in all."""
-        self.best: Row | None = None
-        """Of the best trial so far, which is a complete one if there is any."""
+        self.shortlist = Shortlist()
+        """Of the trials that may turn out to be the best."""
         self.last: Row | None = None
         """Of the trial taken up last."""
         self.front: tuple[Row, ...] = ()
@@ -45,7 +45,12 @@ class StudyProgress:
     @property
     def leaders(self) -> set[str]:
         """The ids of the trials whose draws are worth keeping."""
-        return {self.best["trial_id"]} if self.best else set()
+        return {row["trial_id"] for row in (*self.shortlist.rows, *self.front)}
+
+    @property
+    def best(self) -> Row | None:
+        """Of the best trial so far, which is a complete one if there is any."""
+        return next(iter(self.shortlist.best), None)
 
     @property
     def mean_seconds(self) -> float | None:
@@ -73,8 +78,7 @@ class StudyProgress:
         self.worst |= {n: max(value, self.worst.get(n, -math.inf)) for n, value in told.items()}
         if len(told) > 1:
             self.front = joined(self.front, row)
-        if is_better(row, self.best):
-            self.best = row
+        self.shortlist = self.shortlist.and_row(row)
         self._count_gain(row["error"] if row["status"] == COMPLETE else None)
 
     def _count_gain(self, known: float | None) -> None:

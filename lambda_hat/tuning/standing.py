@@ -135,6 +135,8 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     status = trial.user_attrs.get("status", "complete")
     return {
         **{name: trial.user_attrs.get(name) for name in known},
+        "hyperparams": trial.params,
+        "llc_ref": None,
         "status": _BY_STATE.get(trial.state, status),
         "objective": trial.values[0] if trial.values else None,
         "trial_number": trial.number,
