@@ -145,6 +145,9 @@ def test_only_runs_of_the_same_settings_count() -> None:
     (run,) = runs_of(study, 5.3)
     found = confirm(best, [run])
     assert found is not None and found.se_hat == 0.1
+    given = {name: value for name, value in run["hyperparams"].items() if name != "num_samples"}
+    earlier = confirm(best, [{**run, "hyperparams": given}])
+    assert earlier == found, "an earlier version, or null in the table"
     others: list[dict[str, Any]] = [
         {"seed": best["seed"]},
         {"budget_sec": 60.0},

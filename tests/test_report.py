@@ -202,6 +202,11 @@ def marks(figure: Figure, marker: Any) -> int:
     return sum(len(np.atleast_1d(line.get_xdata())) for line in lines)
 
 
+def test_two_panels_share_the_width_of_the_figure(trials: pd.DataFrame) -> None:
+    panels = draw(cost_plots.errors_by_cost(trials)).axes
+    assert len(panels) == 2 and all(axes.get_position().width > 0.35 for axes in panels)
+
+
 @pytest.mark.parametrize("name", ["errors_by_cost", "history"])
 def test_every_trial_is_drawn_once(name: str, trials: pd.DataFrame) -> None:
     figure = FIGURES[name](trials)

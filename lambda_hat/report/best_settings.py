@@ -70,7 +70,7 @@ def _confirmed(one: Finding, winner: Winner) -> str:
 
 
 def _whole_cost(cost: Cost) -> str:
-    if cost.compile_sec is None:
+    if not cost.compile_sec:
         return format_cost(cost)
     return f"{format_cost(cost)}, after {format_duration(cost.compile_sec)} of compiling"
 

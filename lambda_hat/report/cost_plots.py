@@ -64,7 +64,13 @@ def errors_by_cost(trials: pd.DataFrame, found: Sequence[Finding] | None = None)
         axes.set_xlabel(COSTS[name])
         if axes is not panels[0]:
             axes.set_ylabel("")
-    legend(panels[0], handles)
+    methods = [one for one in handles if one.get_label() in set(trials.method)]
+    rest = [one for one in handles if one not in methods]
+    if len(panels) > 1:  # One legend of all would be wider than its panel.
+        legend(panels[0], methods)
+        legend(panels[1], rest)
+    else:
+        legend(panels[0], rest + methods)
     ringed = any(one.confirmation for one in found)
     notes = ["ringed: the best settings with other seeds"] if ringed else []
     hollow = f"hollow: within {SIGMAS} joint standard errors"

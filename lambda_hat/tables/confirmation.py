@@ -128,10 +128,18 @@ def _confirm(settings: Mapping[str, Any], like: Row, runs: Iterable[Row]) -> Con
         run
         for run in runs
         if all(run.get(name) == value for name, value in same.items())
-        and run["hyperparams"] == settings
+        and is_run_of(settings, run)
         and run["seed"] != like["seed"]
     ]
     return _summed_up(found, like["llc_ref"]) if found else None
+
+
+def is_run_of(settings: Mapping[str, Any], run: Row) -> bool:
+    """Whether a run had these settings, as far as it says.
+
+    A table has no settings that are null, and none that its version did not know of.
+    """
+    return all(settings.get(name) == value for name, value in run["hyperparams"].items())
 
 
 def _summed_up(runs: Sequence[Row], llc_ref: float | None) -> Confirmation:

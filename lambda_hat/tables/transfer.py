@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambda_hat.intervals import error_of_mean
+from lambda_hat.tables.confirmation import is_run_of
 from lambda_hat.trial import ESTIMATED, finite
 from lambda_hat.trial_gates import SIGMAS
 
@@ -76,7 +77,7 @@ def transfers(winners: Iterable[Tuned], runs: Sequence[Mapping[str, Any]]) -> Tr
 def _by_problem(winner: Tuned, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for run in runs:
-        if run["method"] == winner.method and run["hyperparams"] == winner.settings:
+        if run["method"] == winner.method and is_run_of(winner.settings, run):
             found.setdefault(run["pid"], []).append(run)
     return found
 
