@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "lambda_hat"
-HIDDEN = {"terminal", "entrypoints"}
-"""Rooms that only the commands call."""
+HIDDEN = {"api", "terminal", "entrypoints"}
+"""Rooms that only the commands call, and the one whose functions the page above all others has."""
 
 
 def rooms() -> list[str]:
@@ -21,7 +21,8 @@ def rooms() -> list[str]:
 def page(room: str) -> str:
     """The page of a room."""
     module = room if room == "lambda_hat" else f"lambda_hat.{room}"
-    options = "" if room != "lambda_hat" else "\n    options:\n      show_submodules: false"
+    alone = "\n    options:\n      show_submodules: false\n      members: false"
+    options = alone if room == "lambda_hat" else ""
     return f"# {module}\n\n::: {module}{options}\n"
 
 
