@@ -98,7 +98,7 @@ def tune(
         trial_budget: Seconds for a trial, compilation included.
         seed: Decides every proposal, and the seed of every trial.
         objective: `rmse`, `abs` or `relative`.
-        confirm_seeds: Other seeds that the best settings are run with at the end.
+        confirm_seeds: Other seeds that the best settings and the defaults run with; 0 for none.
         search_space: Ranges in place of the package's, as a config has them.
         accept_unreliable: Whether to tune against a reference whose gates failed.
         results: The folder of tables, studies and the report.

@@ -70,12 +70,17 @@ def _result_table(group: Sequence[tuple[Study, Winner | None]]) -> Table:
     return table
 
 
+RUNS = len("4 noisy")
+"""Width at which counts of runs can still be read, broken into lines."""
+
+
 def _confirmed_table(group: Sequence[tuple[Study, Winner, Confirmation]]) -> Table:
     title = "Best settings with other seeds"
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for name in ("runs", "LLC", "error", "defaults' LLC", "tuned is", "gradients", "s"):
-        table.add_column(name, justify="right", no_wrap=name != "runs")
+    for name in ("runs", "LLC", "error", "defaults' LLC", "tuned is", "gradients"):
+        narrow = RUNS if name == "runs" else None
+        table.add_column(name, justify="right", no_wrap=narrow is None, min_width=narrow)
     for study, winner, confirmation in group:
         joint = math.hypot(confirmation.se_hat or 0.0, study.reference.se_ref)
         counts = ((confirmation.num_noisy, "noisy"), (confirmation.num_failed, "failed"))
@@ -90,7 +95,6 @@ def _confirmed_table(group: Sequence[tuple[Study, Winner, Confirmation]]) -> Tab
             format_estimate(untuned.llc_hat, untuned.se_hat) if untuned else "-",
             winner.gain.verdict if winner.gain else "-",
             "-" if cost.full_gradients is None else format_number(cost.full_gradients),
-            "-" if cost.seconds is None else f"{cost.seconds:.3g}",
         )
     return table
 
