@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from lambda_hat.conf import ConfigError, compose_problem
+from lambda_hat.entrypoints.labels import label_of
 from lambda_hat.entrypoints.own_losses import check_own_losses
 from lambda_hat.entrypoints.parsl_optuna import main
-from lambda_hat.entrypoints.plans import label_of, read_study_plan
+from lambda_hat.entrypoints.plans import read_study_plan
 from lambda_hat.problems import ProblemRefused, build_problem, load_or_build
 from lambda_hat.problems.own_loss import check_loss, flat, form_of
 from lambda_hat.runners import run_method

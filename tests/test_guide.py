@@ -24,8 +24,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lambda_hat.conf import compose_problem, compose_sampler, ranged_trial
 from lambda_hat.conf.checks import ConfigError
+from lambda_hat.entrypoints.llc_plan import read_llc_plan
 from lambda_hat.entrypoints.parsl_optuna import TRIAL_RUNNER, main
-from lambda_hat.entrypoints.plans import read_llc_plan, read_study_plan
+from lambda_hat.entrypoints.plans import read_study_plan
 from lambda_hat.plugin import Plugin
 from lambda_hat.runners.given import own_settings, plain
 from lambda_hat.runners.run_method import run_method_trial

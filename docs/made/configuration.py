@@ -22,7 +22,8 @@ from lambda_hat.conf.presets import preset_names
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
 from lambda_hat.conf.schema import TEACHERS, DataConfig, PosteriorConfig, TrainingConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
-from lambda_hat.entrypoints.plans import ConvergenceSection, LLCSection, OptunaSection
+from lambda_hat.entrypoints.llc_plan import LLCSection
+from lambda_hat.entrypoints.plans import ConvergenceSection, OptunaSection
 from lambda_hat.tuning.search_samplers import KINDS
 
 CONF = Path(__file__).resolve().parents[2] / "lambda_hat" / "conf"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lambda_hat.conf import ConfigError, ProblemConfig, compose_problem
+from lambda_hat.entrypoints.labels import item_of
 from lambda_hat.entrypoints.own_losses import is_own, located
-from lambda_hat.entrypoints.plans import item_of
 from lambda_hat.report.formatting import format_estimate
 from lambda_hat.store import Store
 from lambda_hat.trial import ProblemItem

@@ -14,8 +14,8 @@ from lambda_hat.entrypoints.command import (
     make_folders,
     workers_file,
 )
+from lambda_hat.entrypoints.llc_plan import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.options import parse_llc
-from lambda_hat.entrypoints.plans import LLCPlan, read_llc_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
 from lambda_hat.entrypoints.winners import read_winners

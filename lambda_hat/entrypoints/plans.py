@@ -1,4 +1,4 @@
-"""What each command is to do, from YAML and command line, checked before anything starts.
+"""What `parsl-optuna` is to do, from YAML and command line, checked before anything starts.
 
 The command line is laid over the file before the file is checked, so that a value is held to
 the same rules wherever it comes from.
@@ -6,11 +6,8 @@ the same rules wherever it comes from.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,19 +20,20 @@ from lambda_hat.conf.checks import (
     unknown_name,
 )
 from lambda_hat.conf.compose import (
-    check_reference,
-    compose_problem,
     compose_reference,
-    compose_sampler,
 )
-from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig
-from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE, Space, read_ranges
 from lambda_hat.entrypoints.config_file import read_raw
-from lambda_hat.entrypoints.own_losses import check_own_losses, is_own, located
-from lambda_hat.entrypoints.winners import with_winners
+from lambda_hat.entrypoints.config_parts import (
+    LONGEST_SEC,
+    collect,
+    read_list,
+    read_path,
+    read_problems,
+    read_store,
+)
 from lambda_hat.plugin import Plugin, read_plugin
-from lambda_hat.store import Store, unwritable
+from lambda_hat.store import Store
 from lambda_hat.trial import ProblemItem
 from lambda_hat.tuning.objective import COSTS, ERROR
 from lambda_hat.tuning.pruners import NONE, PRUNERS
@@ -43,10 +41,6 @@ from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.search_samplers import SearchSampler, read_search_sampler
 from lambda_hat.tuning.study import StudySettings
 from lambda_hat.tuning.warm_start import Guess
-
-GROUPS = ("model", "data", "teacher", "training", "posterior")
-LONGEST_SEC = 10**9
-"""Budgets stay below this, about thirty years: infinity is no budget."""
 
 
 @dataclass(frozen=True)
@@ -104,25 +98,6 @@ class StudyPlan:
     plugin: Plugin | None
 
 
-@dataclass(frozen=True)
-class SamplerItem:
-    """A sampler of `config/experiments.yaml` with all its settings fixed."""
-
-    name: str
-    hyperparams: Mapping[str, Any]
-    seed: int
-
-
-@dataclass(frozen=True)
-class LLCPlan:
-    """What `parsl-llc` does: every problem with every sampler, once."""
-
-    problems: tuple[ProblemItem, ...]
-    samplers: tuple[SamplerItem, ...]
-    method_budget: float
-    store: Store
-
-
 def read_study_plan(path: Path, sets: Iterable[str], options: Mapping[str, Any]) -> StudyPlan:
     """Reads a config of `parsl-optuna`.
 
@@ -156,8 +131,8 @@ def study_plan(
     faults = list(faults)
     keys = ("problems", "methods", "optuna", "reference", "search_space", "plugin")
     check_keys(raw, [*keys, "artifacts_dir", "results_dir"], where, faults)
-    reference = _collect(faults, compose_reference, raw.get("reference"))
-    problems = _problems(raw, folder, faults, reference)
+    reference = collect(faults, compose_reference, raw.get("reference"))
+    problems = read_problems(raw, folder, faults, reference)
     section = check_mapping(raw.get("optuna"), "optuna", faults)
     known = [field.name for field in fields(OptunaSection)]
     known += ["convergence", "enqueue", "sampler_settings"]
@@ -169,10 +144,10 @@ def study_plan(
     optuna = read(OptunaSection, section, "optuna", faults)
     search = optuna and read_search_sampler(optuna.sampler, given, faults)
     convergence = read(ConvergenceSection, converge, "optuna.convergence", faults)
-    space = _collect(faults, read_ranges, raw.get("search_space"))
+    space = collect(faults, read_ranges, raw.get("search_space"))
     methods = _methods(raw.get("methods"), SEARCH_SPACE, faults)
     plugin = _plugin(raw.get("plugin"), faults)
-    store = _store(raw, faults)
+    store = read_store(raw, faults)
     if optuna is not None:
         _check_objective(optuna, faults)
         _check_objectives(optuna, search, faults)
@@ -236,137 +211,8 @@ def _check_objectives(
         )
 
 
-def read_llc_plan(
-    path: Path | None,
-    sets: Iterable[str],
-    options: Mapping[str, Any],
-    *,
-    winners_of: Path | None = None,
-) -> LLCPlan:
-    """Reads a config of `parsl-llc`; errors as `read_study_plan`.
-
-    Args:
-        path: The YAML file; None where the problems are those of the winners.
-        sets: As there.
-        options: As there.
-        winners_of: A results folder whose winners run in place of the config's samplers.
-    """
-    raw, faults = read_raw(path, sets, options, section="llc")
-    raw = with_winners(raw, winners_of) if winners_of else raw
-    keys = ("problems", "samplers", "llc", "artifacts_dir", "results_dir")
-    check_keys(raw, keys, str(path or "--set"), faults)
-    problems = _problems(raw, path.parent if path else Path(), faults)
-    section = read(LLCSection, check_mapping(raw.get("llc"), "llc", faults), "llc", faults)
-    samplers = _samplers(raw.get("samplers"), faults)
-    store = _store(raw, faults)
-    if faults or section is None:
-        raise ConfigError(faults)
-    return LLCPlan(problems, samplers, section.method_budget_sec, store)
-
-
-@dataclass(frozen=True)
-class LLCSection:
-    """`llc:` in a config of `parsl-llc`."""
-
-    method_budget_sec: float = bounded(6000.0, above=0, below=LONGEST_SEC)
-    """Seconds for each run, compilation included."""
-
-
-def _collect(faults: list[str], compose: Any, given: object, **where: str) -> Any:
-    """Calls a composer; its faults join the others, and None stands for what it refused."""
-    try:
-        return compose(given, **where)
-    except ConfigError as error:
-        faults += error.faults
-        return None
-
-
-def _problems(
-    raw: Mapping[str, Any],
-    folder: Path,
-    faults: list[str],
-    reference: ReferenceConfig | None = None,
-) -> tuple[ProblemItem, ...]:
-    """The problems that can be composed, and for which the reference's method is one."""
-    items: list[ProblemItem] = []
-    for index, spec in enumerate(_list(raw, "problems", faults)):
-        where = f"problems[{index}]"
-        if not isinstance(spec, Mapping):
-            faults.append(f"`{where}` must be a mapping (model, data, ..), but got {spec!r}.")
-            continue
-        spec = located(spec, folder)
-        config = _collect(faults, compose_problem, spec, where=where)
-        if config is None:
-            continue
-        pids = [item.pid for item in items]
-        if config.pid in pids:
-            twin = f"problems[{pids.index(config.pid)}]"
-            faults.append(f"{where} is the same problem as {twin}. Leave one out.")
-        item = item_of(spec, config)
-        if reference is not None:
-            check = partial(check_reference, reference)
-            _collect(faults, check, config, where=f"reference, {item.label}")
-        items.append(item)
-    faults += check_own_losses([item.spec for item in items if is_own(item.spec)])
-    return tuple(items)
-
-
-def item_of(spec: Mapping[str, Any], config: ProblemConfig) -> ProblemItem:
-    """A problem as the steering knows it, from what was written and what that is, composed."""
-    has_rows = config.data.input is not None or config.data.file is not None
-    num_rows = config.data.n if has_rows else None
-    return ProblemItem(config.pid, dict(spec), label_of(spec), num_rows)
-
-
-def label_of(spec: Mapping[str, Any]) -> str:
-    """A problem in a few words: its presets, and what was overridden."""
-    inline = {name: spec[name] for name in GROUPS if isinstance(spec.get(name), Mapping)}
-    if inline:
-        rest = {key: value for key, value in spec.items() if key not in inline}
-        return label_of({**rest, "overrides": {**(spec.get("overrides") or {}), **inline}})
-    if is_own(spec):
-        return _label_of_own(spec)
-    words = f"{spec.get('model', 'small')}/{spec.get('data', 'small')}"
-    for group, default in (("teacher", "_null"), ("training", "default"), ("posterior", "default")):
-        if spec.get(group, default) != default:
-            words += f" {group}={spec[group]}"
-    if spec.get("seed"):
-        words += f" seed={spec['seed']}"
-    overrides = _leaves(spec.get("overrides") or {})
-    return words + "".join(f" {name}={value}" for name, value in overrides if name != "data.path")
-
-
-def _label_of_own(spec: Mapping[str, Any]) -> str:
-    """An external problem by its loss, parameters and data, wherever they lie."""
-    over = {name: dict(group or {}) for name, group in spec["overrides"].items()}
-    named = [("model", "loss"), ("model", "params"), ("data", "file")]
-    words = " ".join(str(over.get(group, {}).pop(key, "?")) for group, key in named)
-    for key in ("family", "path"):
-        over["model"].pop(key, None)
-    if over["model"].pop("pickled", None) is not None:
-        words = words.partition("@")[0]  # A function of a session; its files are named by hash.
-    seed = f" seed={spec['seed']}" if spec.get("seed") else ""
-    return words + seed + "".join(f" {name}={value}" for name, value in _leaves(over))
-
-
-def _leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _list(raw: Mapping[str, Any], name: str, faults: list[str]) -> list[Any]:
-    value = raw.get(name)
-    if isinstance(value, list) and value:
-        return value
-    faults.append(f"`{name}` must be a list with one entry or more, but got {name}={value!r}.")
-    return []
-
-
 def _methods(raw: object, space: Space | None, faults: list[str]) -> tuple[str, ...]:
-    methods = _list({"methods": raw}, "methods", faults)
+    methods = read_list({"methods": raw}, "methods", faults)
     for index, method in enumerate(methods):
         if space is not None and method not in list(space):
             hint = " HMC is the reference and is not tuned." if method == "hmc" else ""
@@ -376,47 +222,9 @@ def _methods(raw: object, space: Space | None, faults: list[str]) -> tuple[str, 
     return tuple(methods)
 
 
-@dataclass(frozen=True)
-class _SamplerSection:
-    name: str
-    seed: int = bounded(0, least=0)
-
-
-def _samplers(raw: object, faults: list[str]) -> tuple[SamplerItem, ...]:
-    items: list[SamplerItem] = []
-    for index, entry in enumerate(_list({"samplers": raw}, "samplers", faults)):
-        where = f"samplers[{index}]"
-        given = dict(check_mapping(entry, where, faults))
-        overrides = check_mapping(given.pop("overrides", None), f"{where}.overrides", faults)
-        section = read(_SamplerSection, given, where, faults)
-        if section is None:
-            continue
-        if section.name not in SAMPLERS:
-            faults.append(unknown_name("`name`", section.name, SAMPLERS, where))
-            continue
-        compose = partial(compose_sampler, section.name, where=f"{where}.overrides")
-        composed = _collect(faults, compose, overrides)
-        if composed is None:
-            continue
-        item = SamplerItem(section.name, asdict(composed), section.seed)
-        if item in items:
-            faults.append(f"{where} is the same as samplers[{items.index(item)}]. Leave one out.")
-        items.append(item)
-    return tuple(items)
-
-
-def _store(raw: Mapping[str, Any], faults: list[str]) -> Store:
-    folders = {}
-    for name in ("artifacts", "results"):
-        folders[name] = _path(f"{name}_dir", raw.get(f"{name}_dir", name), faults)
-        if reason := unwritable(folders[name]):
-            faults.append(f"`{name}_dir` must be a folder to write to, but {reason}.")
-    return Store.at(**folders)
-
-
 def _guesses(raw: object, methods: object, faults: list[str]) -> tuple[Guess, ...]:
     guesses: list[Guess] = []
-    for index, entry in enumerate(_list({"enqueue": raw}, "enqueue", faults) if raw else []):
+    for index, entry in enumerate(read_list({"enqueue": raw}, "enqueue", faults) if raw else []):
         where = f"optuna.enqueue[{index}]"
         given = check_mapping(entry, where, faults)
         check_keys(given, ("method", "params"), where, faults)
@@ -434,16 +242,4 @@ def _guesses(raw: object, methods: object, faults: list[str]) -> tuple[Guess, ..
 def _plugin(given: object, faults: list[str]) -> Plugin | None:
     if given is None:
         return None
-    return _collect(faults, read_plugin, _path("plugin", given, faults))
-
-
-def _path(name: str, value: object, faults: list[str]) -> Path:
-    """A path as the user gave it, with `~` and `$NAME` replaced by what they stand for."""
-    if not isinstance(value, str) or not value:
-        faults.append(f"`{name}` must be a path, but got {value!r}. Quote it.")
-        return Path(".")
-    expanded = os.path.expanduser(os.path.expandvars(value))
-    if unset := re.findall(r"\$\w+|\$\{[^}]*\}|^~[^/]*", expanded):
-        faults.append(f"`{name}` must be a path, but {unset[0]} is not set, in {value!r}.")
-        return Path(".")
-    return Path(expanded)
+    return collect(faults, read_plugin, read_path("plugin", given, faults))

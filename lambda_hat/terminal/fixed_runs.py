@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from lambda_hat.entrypoints.plans import LLCPlan
+from lambda_hat.entrypoints.llc_plan import LLCPlan
 from lambda_hat.execution.event_loop import Outcome
 from lambda_hat.report.formatting import format_count, format_duration, format_estimate
 from lambda_hat.store import Store
