@@ -619,7 +619,8 @@ def test_trials_that_a_user_has_ended_count_as_what_they_are(instant: None) -> N
     tune(max_trials=1)
     study = journal()
     ranges = study.trials[0].distributions
-    study.add_trial(optuna.trial.create_trial(value=0.5, params=FULL, distributions=ranges))
+    params = {**FULL, "correction": "none", "ais_steps": 40}
+    study.add_trial(optuna.trial.create_trial(value=0.5, params=params, distributions=ranges))
     study.tell(study.ask(ranges), state=optuna.trial.TrialState.PRUNED)
     study.tell(study.ask(ranges), state=optuna.trial.TrialState.FAIL)
     table = tune(max_trials=4)  # The failed one counts for nothing.

@@ -37,6 +37,7 @@ from lambda_hat.tuning.optuna_internals import (
     ENTRY_KEYS,
     LOCK_SUFFIX,
     JournalFile,
+    Replay,
     add_unchecked,
     begin_enqueued,
     is_entry,
@@ -253,6 +254,14 @@ def test_optunas_own_journal_has_the_lines_that_we_read(tmp_path: Path) -> None:
         "optuna", "line of trial_id and user_attr for a user attribute", OPTUNA
     )
     assert not is_entry(lines[0][:-1]) and not is_entry(b"{}\n")
+    replay = Replay()
+    assert all(map(replay.takes, lines)), moved("optuna", "JournalStorageReplayResult", OPTUNA)
+    damaged = [line.replace(b'"trial_id"', b'"tsial_id"') for line in lines]
+    assert damaged != lines
+    replay = Replay()
+    assert [replay.takes(line) for line in damaged] == [
+        a == b for a, b in zip(damaged, lines, strict=True)
+    ]
 
 
 def test_what_one_of_both_journals_writes_the_other_reads(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from lambda_hat.store import replacing, write_bytes
 from lambda_hat.tuning.optuna_internals import (
     LOCK_SUFFIX,
     JournalFile,
+    Replay,
     add_unchecked,
     begin_enqueued,
-    is_entry,
     open_trial,
 )
 from lambda_hat.tuning.pruners import NONE, build_pruner
@@ -258,10 +258,10 @@ def _cut_damaged_tail(path: Path, warn: Callable[[str], None]) -> None:
     """Keeps the whole lines before the first damaged one; the rest goes to a file beside."""
     if not path.exists():
         return
-    good = 0
+    good, replay = 0, Replay()
     with path.open("rb") as lines:
         for line in lines:
-            if not is_entry(line):
+            if not replay.takes(line):
                 break
             good += len(line)
     if good == path.stat().st_size:

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import CmaEsSampler, QMCSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -96,6 +97,26 @@ def is_entry(line: bytes) -> bool:
     except ValueError:
         return False
     return line.endswith(b"\n") and isinstance(log, dict) and log.keys() >= ENTRY_KEYS
+
+
+class Replay:
+    """Has Optuna read a journal line by line, to find the first that it would stumble over.
+
+    A line can be whole JSON and damaged all the same, with one letter of a key changed.
+    """
+
+    def __init__(self) -> None:
+        self._read = JournalStorageReplayResult("replay-")
+
+    def takes(self, line: bytes) -> bool:
+        """Whether the next line is one that Optuna wrote, and can be read after those before it."""
+        if not is_entry(line):
+            return False
+        try:
+            self._read.apply_logs([json.loads(line)])
+        except Exception:  # Whatever a damaged line causes, in code that expects none.
+            return False
+        return True
 
 
 class JournalFile(JournalFileBackend):
