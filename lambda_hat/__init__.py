@@ -21,9 +21,13 @@ and what a person may call by hand.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""What type checkers take for true. Importing it is left to `entrypoints.start`, which first sees
+to it that no file of the current folder stands in for a module."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from lambda_hat.api import (
         ConfigError,
         Estimate,
