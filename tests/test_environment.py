@@ -126,6 +126,7 @@ def test_children_inherit_a_defined_environment(tmp_path: Path) -> None:
     kept = {
         "JAX_PLATFORMS": "cuda",
         "JAX_COMPILATION_CACHE_DIR": "/cache",
+        "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "none",
         "SLURM_CONF": "/etc/slurm.conf",
         "SBATCH_ACCOUNT": "mine",
         "CUDA_VISIBLE_DEVICES": "0",

@@ -26,8 +26,8 @@ except ImportError:  # Windows has no limits to raise.
 
 CHANGES_NUMBERS = re.compile("JAX_|XLA_FLAGS$")
 WHERE_TO_RUN = re.compile(
-    r"JAX_(PLATFORMS|PLATFORM_NAME|(CUDA|ROCM)_VISIBLE_DEVICES|COMPILATION_CACHE_DIR"
-    r"|COMPILATION_CACHE_MAX_SIZE|PERSISTENT_CACHE_MIN_\w+|TRACEBACK_FILTERING)$"
+    r"JAX_(PLATFORMS|PLATFORM_NAME|(CUDA|ROCM)_VISIBLE_DEVICES|TRACEBACK_FILTERING"
+    r"|ENABLE_COMPILATION_CACHE|COMPILATION_CACHE_\w+|PERSISTENT_CACHE_\w+)$"
 )
 """What stays of JAX's variables: where programs run and are kept, not what they compute."""
 STOPS_PROCESSES = re.compile(
