@@ -32,7 +32,8 @@ def test_the_interval_covers(method: str, family: str) -> None:
         return float(np.mean(np.abs(llc - truth) < 1.96 * se))
 
     assert 0.90 <= coverage(llc.mean()) <= 0.99
-    assert se.mean() == pytest.approx(llc.std(), rel=0.15)
+    # The mean square: one run in some thousands strays far, and its own error says so.
+    assert np.sqrt(np.mean(se**2)) == pytest.approx(llc.std(), rel=0.15)
     if method == "hmc":
         assert 0.90 <= coverage(known.exact) <= 0.99
     # All runs together tell the known bias to a few tenths of a percent.

@@ -79,9 +79,10 @@ def exit_code(command: Callable[[], int], argv: Sequence[str]) -> int:
     _terminate_like_ctrl_c()
     logging.raiseExceptions = False  # A full disk is one sentence, not one for each log line.
     with defined_environment() as left_out:
-        if left_out:
+        code = _code_of(command, argv)
+        if left_out and code != BAD_INPUT:
             print(f"{', '.join(left_out)}: {NOT_PASSED_ON}", file=sys.stderr)
-        return _code_of(command, argv)
+        return code
 
 
 def _code_of(command: Callable[[], int], argv: Sequence[str]) -> int:
