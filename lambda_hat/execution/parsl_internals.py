@@ -60,6 +60,7 @@ def _stop_waiting(executors: Sequence[Any], started: threading.Event) -> None:
     while not started.wait(LOOK_SEC):
         for executor in executors:
             if interchange_pid(executor) is not None and interchange_has_ended(executor):
+                executor.command_client.ok = False  # Its context is ended here, and only here.
                 executor.command_client.zmq_context.term()  # Whoever waits on it gets an error.
                 return
 
@@ -171,7 +172,9 @@ def drop_sockets(executor: Any) -> None:
             pipe.zmq_context.destroy(linger=0)
     client = getattr(executor, "command_client", None)
     if client is not None:
-        client.zmq_socket.close()  # It lingers for nothing; its context may be ending already.
+        client.zmq_socket.close()  # It lingers for nothing.
+        if client.ok:
+            client.zmq_context.term()
 
 
 class WorkerPool(NamedTuple):
