@@ -71,9 +71,9 @@ def measure(method: str, d: int, n: int, chains: int, seconds: float) -> dict[st
         target = make_target(
             form,
             data,
-            0.1 * rng.normal(size=count),
-            nbeta=n / math.log(n),
-            gamma=n,
+            rng.normal(size=count) / sum(sizes) ** 0.5,
+            nbeta=1.0,  # So that every step size is stable; a step costs the same at any.
+            gamma=1.0,
             n=n,
             init_loss=0.0,
             dtype=module.DTYPE,
@@ -82,6 +82,8 @@ def measure(method: str, d: int, n: int, chains: int, seconds: float) -> dict[st
         compiled, began = runner.progress.seconds["compile"], time.process_time()
         runner.run(deadline=time.monotonic() + seconds, cut_warmup=False)
         took = time.process_time() - began
+        if runner.progress.diverged:
+            raise RuntimeError("The run diverged and ended early: its time says nothing.")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "d": count,

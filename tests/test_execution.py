@@ -161,6 +161,16 @@ def test_workers_find_what_jax_needs_in_their_environment(parsl_pool: Pool) -> N
     assert not report["jax"]
 
 
+def test_a_workers_first_task_does_not_pay_for_jax() -> None:
+    code = (
+        "import sys, time; from lambda_hat.execution.worker import import_runners\n"
+        "import_runners('toy_apps:add'); assert 'jax' not in sys.modules\n"
+        "import_runners('lambda_hat.runners.run_method:run_method_trial')\n"
+        "assert {'jax', 'lambda_hat.runners.trial_run'} <= set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.parametrize("stuck", ["sleep", "hold_the_interpreter_lock", "spin"])
 def test_a_deadline_ends_any_code_once_and_for_all(
     parsl_pool: Pool, tmp_path: Path, stuck: str

@@ -15,6 +15,7 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from lambda_hat.execution.parsl_internals import WORKER_POOL_VARIABLE
 from lambda_hat.store import is_disk_fault
 
 logger = logging.getLogger(__name__)
+
+RUNNERS = "lambda_hat.runners"
+IMPORT_SEC = 600.0
+"""How long the imports of a worker's first task may take, which are no part of the task."""
 
 
 def resolve(function_name: str) -> Callable[..., Any]:
@@ -60,8 +65,8 @@ def run_task(
         marker: Path of the file that says "this task is running here"; `@` and the worker pool's
             id are added. It is gone when the task ends by itself, and holds a trace when the
             deadline ended it.
-        deadline_sec: Wall time after which this process is ended, counted from this call; None
-            for no limit.
+        deadline_sec: Wall time after which this process is ended, counted from when our runners are
+            imported; None for no limit.
 
     Raises:
         TaskFailed: The function raised.
@@ -69,14 +74,30 @@ def run_task(
     cache = prepare_process()
     path = Path(f"{marker}@{os.environ.get(WORKER_POOL_VARIABLE, '')}")
     with path.open("w") as log:
-        if deadline_sec is not None:
-            faulthandler.dump_traceback_later(deadline_sec, exit=True, file=log)
         try:
+            if deadline_sec is not None:
+                ended_after = functools.partial(
+                    faulthandler.dump_traceback_later, exit=True, file=log
+                )
+                ended_after(deadline_sec + IMPORT_SEC)
+                import_runners(function_name)
+                ended_after(deadline_sec)
             with cache:
                 return call(function_name, args, kwargs)
         finally:
             faulthandler.cancel_dump_traceback_later()
             path.unlink(missing_ok=True)
+
+
+def import_runners(function_name: str) -> None:
+    """Imports what our runners need, JAX above all, before a task's clock begins.
+
+    On a busy node or a slow file system this takes longer than a short trial's whole budget, and
+    it is no part of the trial.
+    """
+    if function_name.startswith(f"{RUNNERS}."):
+        with suppress(Exception):  # The task imports it again, and tells what is wrong.
+            importlib.import_module(f"{RUNNERS}.trial_run")
 
 
 @functools.cache
