@@ -164,6 +164,12 @@ def test_after_the_command_the_environment_is_as_it_was(monkeypatch: pytest.Monk
     assert dict(os.environ) == before
 
 
+def test_a_home_that_is_none_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    with defined_environment():
+        assert os.environ["HOME"] == tempfile.gettempdir()
+
+
 def test_a_command_may_open_as_many_files_as_the_system_grants() -> None:
     code = (
         "import resource\n"

@@ -51,8 +51,9 @@ def defined_environment() -> Iterator[list[str]]:
     """
     before, mask, folder = dict(os.environ), os.umask(0o077), tempfile.tempdir
     os.umask(mask & ~0o700)  # Whoever writes a file must be able to read it.
+    children = defined(before)  # It asks for home and name, and so for what is cleared next.
     os.environ.clear()
-    os.environ.update(defined(before))
+    os.environ.update(children)
     tempfile.tempdir = None  # It is looked for anew.
     _raise_open_files()
     try:

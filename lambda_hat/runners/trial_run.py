@@ -158,7 +158,6 @@ def _sample(
     watch = Watch(
         runner.plan,
         target,
-        target.init_loss,
         call.began,
         call.deadline,
         ref_llc=known.llc_ref,
@@ -198,7 +197,7 @@ def _estimate(known: TrialResult, runner: Runner, trace: Path) -> TrialResult:
         {**about, "burn_in": estimate.burn_in, "nbeta": target.nbeta, "init_loss": init_loss},
     )
     diagnostics = {
-        **diagnose(draws, target=target, init_loss=target.init_loss),
+        **diagnose(draws, target=target, init_loss=init_loss),
         **runner.summary(),
         "burn_in": estimate.burn_in,
         "warmup_cut": runner.progress.warmup_cut,

@@ -28,7 +28,6 @@ class Watch:
 
     plan: Plan
     target: Target
-    init_loss: float
     began: float
     """When the trial's budget began, in monotonic seconds."""
     deadline: float
@@ -40,6 +39,9 @@ class Watch:
     _start: float = field(default_factory=time.monotonic)
     _share: float = 0.0
     _rows: int = 0
+    _blocks: int = 0
+    _excess: float | np.ndarray = 0.0
+    """Of each chain's draws in so many blocks, the sum of L_n - L_n(w*)."""
 
     def __call__(self, progress: Progress) -> bool:
         if self.reports is not None and self.ref_llc is not None:
@@ -52,24 +54,26 @@ class Watch:
 
         None of them can lie below w*, so a sum that is too large already stays so.
         """
-        if not progress.rows:
-            return False
-        excess = [(block["loss"] - self.init_loss).sum(axis=0) for block in progress.rows]
-        least = self.target.nbeta * np.sum(excess, axis=0) / self.plan.num_draws
-        return bool((least > LEFT_BASIN * self.target.d).any())
+        for block in progress.rows[self._blocks :]:
+            self._excess = self._excess + (block["loss"] - self.target.init_loss).sum(axis=0)
+        self._blocks = len(progress.rows)
+        least = self.target.nbeta * self._excess / self.plan.num_draws
+        return bool(np.any(least > LEFT_BASIN * self.target.d))
 
     def _new_reports(self, progress: Progress, ref_llc: float) -> list[Report]:
         """A report for each tenth that the last chunk has come to."""
-        share, rows = self._share_of(progress), _rows_of(progress)
-        before, had = self._share, self._rows
-        self._share, self._rows = share, len(rows)
         num_warmup = sum(len(block["loss"]) for block in progress.warmup_rows)
+        share, num_rows = self._share_of(progress), num_warmup + progress.num_draws
+        before, had = self._share, self._rows
+        self._share, self._rows = share, num_rows
+        steps = range(math.floor(NUM_STEPS * before) + 1, math.floor(NUM_STEPS * share) + 1)
+        rows = _rows_of(progress) if steps else np.empty(0)
         found = []
-        for step in range(math.floor(NUM_STEPS * before) + 1, math.floor(NUM_STEPS * share) + 1):
+        for step in steps:
             part = (step / NUM_STEPS - before) / (share - before)
-            count = max(1, round(had + part * (len(rows) - had)))
+            count = max(1, round(had + part * (num_rows - had)))
             start = max(count // 2, min(num_warmup, count - FEWEST))
-            excess = float(rows[start:count].mean()) - self.init_loss
+            excess = float(rows[start:count].mean()) - self.target.init_loss
             llc = self.target.nbeta * excess
             if math.isfinite(llc):
                 took = time.monotonic() - self.began
