@@ -56,12 +56,6 @@ def trace_of(draws: Draws, *, nbeta: float, init_loss: float) -> Trace:
     return Trace(nbeta * (draws.loss - init_loss), draws.distance, stats)
 
 
-def trace_beside(out: Path) -> Path:
-    """Where the trace of a run goes whose result goes to `out`."""
-    usual = out.name in ("metrics.json", "ref.json")
-    return out.with_name("trace.nc" if usual else f"{out.stem}.trace.nc")
-
-
 def write_trace(path: Path, trace: Trace, about: Mapping[str, str | float | int | None]) -> None:
     """Writes a trace, whole or not at all.
 

@@ -15,8 +15,8 @@ from lambda_hat.report.svg import to_svg
 from lambda_hat.report.traces import autocorrelation, draw_traces
 from lambda_hat.runners.hmc_reference import run_hmc_reference
 from lambda_hat.runners.run_method import run_method_trial
-from lambda_hat.store import Store, read_json
-from lambda_hat.traces import Trace, trace_beside, write_trace
+from lambda_hat.store import Store, read_json, trace_beside
+from lambda_hat.traces import Trace, write_trace
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)

@@ -26,7 +26,7 @@ from lambda_hat.entrypoints.config_parts import (
     read_problems,
     read_store,
 )
-from lambda_hat.entrypoints.winners import with_winners
+from lambda_hat.entrypoints.winners import Winners, with_winners
 from lambda_hat.store import Store
 from lambda_hat.trial import ProblemItem
 
@@ -63,7 +63,7 @@ def read_llc_plan(
     sets: Iterable[str],
     options: Mapping[str, Any],
     *,
-    winners_of: Path | None = None,
+    winners: Winners = (),
 ) -> LLCPlan:
     """Reads a config of `parsl-llc`; errors as `read_study_plan`.
 
@@ -71,10 +71,10 @@ def read_llc_plan(
         path: The YAML file; None where the problems are those of the winners.
         sets: As there.
         options: As there.
-        winners_of: A results folder whose winners run in place of the config's samplers.
+        winners: Of earlier studies, which run in place of the config's samplers.
     """
     raw, faults = read_raw(path, sets, options, section="llc")
-    raw = with_winners(raw, winners_of) if winners_of else raw
+    raw = with_winners(raw, winners) if winners else raw
     keys = ("problems", "samplers", "llc", "artifacts_dir", "results_dir")
     check_keys(raw, keys, str(path or "--set"), faults)
     problems = read_problems(raw, path.parent if path else Path(), faults)

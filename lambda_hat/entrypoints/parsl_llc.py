@@ -40,8 +40,8 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     """The line, whole."""
     options = {n: getattr(args, n) for n in ("method_budget", "artifacts_dir", "results_dir")}
     config = None if args.config is None else here_or_shipped(args.config)
-    plan = read_llc_plan(config, args.sets, options, winners_of=args.winners_of)
-    winners = [tuned for tuned, _ in read_winners(args.winners_of)] if args.winners_of else []
+    winners = read_winners(args.winners_of) if args.winners_of else []
+    plan = read_llc_plan(config, args.sets, options, winners=winners)
     trial_sec = deadline_of(plan.method_budget)
     workers = workers_file(args, run_dir=plan.store.logs, trial_sec=trial_sec)
     console = LLCConsole()
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         if not outcome.interrupted and plan.store.trials_table.exists():
             write_report(plan.store)  # The page of the studies shows these runs as well.
     rows = runs.rows()
-    moved = transfers(winners, rows)
+    moved = transfers([tuned for tuned, _ in winners], rows)
     console.show_outcome(outcome, rows, plan.store, resume=again(argv), moved=moved)
     return INTERRUPTED if outcome.interrupted else FAILED if outcome.failures else DONE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ NUM_SEEDS = 4
 """Runs of each winner on each problem."""
 
 
-def read_winners(source: Path) -> list[tuple[Tuned, Mapping[str, Any]]]:
-    """The winners in a results folder, or in an `optuna_best.yaml` from one, with their entries.
+Winners = Sequence[tuple[Tuned, Mapping[str, Any]]]
+"""Each with its entry in the file."""
+
+
+def read_winners(source: Path) -> Winners:
+    """The winners in a results folder, or in an `optuna_best.yaml` from one.
 
     Raises:
         ConfigError: There is no such file, or it is none of ours.
@@ -41,18 +45,17 @@ def read_winners(source: Path) -> list[tuple[Tuned, Mapping[str, Any]]]:
     return winners
 
 
-def with_winners(raw: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def with_winners(raw: Mapping[str, Any], winners: Winners) -> dict[str, Any]:
     """A config of `parsl-llc` with the winners in place of its samplers.
 
     Args:
         raw: The config. Where it has no problems, the winners' own are taken, from their manifests
             in its artifacts folder.
-        source: As `read_winners` takes it.
+        winners: As `read_winners` returns them.
 
     Raises:
-        ConfigError: As `read_winners` has it, or no manifest has the problem of a winner.
+        ConfigError: No manifest has the problem of a winner.
     """
-    winners = read_winners(source)
     samplers: list[dict[str, Any]] = []
     for winner, _ in winners:
         for seed in range(NUM_SEEDS):
@@ -66,7 +69,7 @@ def with_winners(raw: Mapping[str, Any], source: Path) -> dict[str, Any]:
     return {**config, "problems": _problems(raw, winners), "llc": llc}
 
 
-def _problems(raw: Mapping[str, Any], winners: list[tuple[Tuned, Mapping[str, Any]]]) -> list[Any]:
+def _problems(raw: Mapping[str, Any], winners: Winners) -> list[Any]:
     """The problems of the winners, each once, as the config of their study spelled them."""
     store = Store.at(raw.get("artifacts_dir", "artifacts"), raw.get("results_dir", "results"))
     found: dict[str, Any] = {}

@@ -38,6 +38,7 @@ from lambda_hat.report.style import (
     new_figure,
     with_report_style,
 )
+from lambda_hat.tables.best import Setting
 
 COSTS = {"seconds": "wall time without compilation (seconds)", "gradients": "full-data gradients"}
 
@@ -80,11 +81,12 @@ def errors_by_cost(trials: pd.DataFrame, found: Sequence[Finding] | None = None)
 
 def cost_of(trials: pd.DataFrame, name: str) -> pd.Series:
     """What each trial took, in `seconds` without compilation or in `gradients`; NaN if unknown."""
+    known = [Setting(row).cost for _, row in trials.iterrows()]
     if name == "gradients":
-        work = trials.work.map(lambda part: (part or {}).get("full_gradients")).astype(float)
+        work = pd.Series([one.full_gradients for one in known], trials.index, dtype=float)
         return work.where(work > 0)  # Where none was taken, the trial failed before.
-    compiling = trials.seconds.map(lambda parts: (parts or {}).get("compile")).astype(float)
-    return (trials.runtime_sec - compiling.fillna(0.0)).clip(lower=1e-3)
+    seconds = pd.Series([one.seconds for one in known], trials.index, dtype=float)
+    return seconds.clip(lower=1e-3)
 
 
 def _cheapest_within(found: Sequence[Finding]) -> str:

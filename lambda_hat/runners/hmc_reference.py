@@ -27,8 +27,15 @@ from lambda_hat.references.outlook import progress
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.references.verdict import Verdict, sample_reference
 from lambda_hat.runners.boundary import artifacts_of, load_problem, noted, pinned_jax, versions
-from lambda_hat.store import is_disk_fault, read_or_quarantine, strict, write_json
-from lambda_hat.traces import trace_beside, write_trace
+from lambda_hat.store import (
+    is_disk_fault,
+    partial_beside,
+    read_or_quarantine,
+    strict,
+    trace_beside,
+    write_json,
+)
+from lambda_hat.traces import write_trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,19 +86,14 @@ def run_hmc_reference(
         if stored and stored.is_final(budget_sec):
             if _target_stands(stored, config, artifacts, began + budget_sec):
                 return replace(stored, notices=notices).to_json()
-        watch = partial(_tell, _partial(out), budget_sec)
+        watch = partial(_tell, partial_beside(out), budget_sec)
         given = {"config": reference, "seed": seed, "folder": out.parent, "watch": watch}
         sample = partial(sample_reference, **given)
         result = _attempt(asked, lambda: _compute(asked, config, artifacts, sample, began, out))
     result = replace(result, notices=notices, runtime_sec=sum(result.seconds.values()))
     write_json(out, written := result.to_json())
-    _partial(out).unlink(missing_ok=True)
+    partial_beside(out).unlink(missing_ok=True)
     return written
-
-
-def _partial(out: Path) -> Path:
-    """Where it is told how a reference stands whose engines still run."""
-    return out.with_name(f"{out.name}.partial")
 
 
 def _tell(path: Path, budget_sec: float, name: str, result: EngineResult) -> None:

@@ -22,10 +22,10 @@ from lambda_hat.runners.watch import Watch
 from lambda_hat.samplers import load_method
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
-from lambda_hat.store import digest, is_disk_fault, write_json
+from lambda_hat.store import digest, is_disk_fault, trace_beside, write_json
 from lambda_hat.store.reports import TrialReports
 from lambda_hat.target import Target
-from lambda_hat.traces import trace_beside, trace_of, write_trace
+from lambda_hat.traces import trace_of, write_trace
 from lambda_hat.trial import PRUNED, TrialResult
 
 MARGIN = 0.02

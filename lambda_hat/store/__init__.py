@@ -15,7 +15,7 @@ from lambda_hat.store.files import (
     write_bytes,
     write_json,
 )
-from lambda_hat.store.layout import Store
+from lambda_hat.store.layout import Store, partial_beside, trace_beside
 from lambda_hat.store.lock import LOCK_SEC, FolderBusy, Holder, holder_of, lock_folder
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "digest_bytes",
     "holder_of",
     "lock_folder",
+    "partial_beside",
     "is_disk_fault",
     "quarantine",
     "read_or_quarantine",
@@ -39,6 +40,7 @@ __all__ = [
     "replacing",
     "remove_leftover_files",
     "strict",
+    "trace_beside",
     "unwritable",
     "write_bytes",
     "write_json",

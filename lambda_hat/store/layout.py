@@ -9,6 +9,17 @@ from pathlib import Path
 from lambda_hat.store.content import digest_bytes
 
 
+def trace_beside(out: Path) -> Path:
+    """Where the draws of a run go whose result goes to `out`."""
+    usual = out.name in ("metrics.json", "ref.json")
+    return out.with_name("trace.nc" if usual else f"{out.stem}.trace.nc")
+
+
+def partial_beside(out: Path) -> Path:
+    """Where it is told how a reference stands that goes to `out` and whose engines still run."""
+    return out.with_name(f"{out.name}.partial")
+
+
 @dataclass(frozen=True)
 class Store:
     """The two folders of a run: artifacts (shared between runs) and results."""
@@ -26,7 +37,7 @@ class Store:
 
     def partial_reference(self, pid: str) -> Path:
         """Where a reference tells how it stands while it is computed."""
-        return self.reference(pid).with_name("ref.json.partial")
+        return partial_beside(self.reference(pid))
 
     def target_id(self, pid: str) -> str | None:
         """The content id of a problem's stored target; None if it is missing or damaged.
@@ -56,10 +67,10 @@ class Store:
         return self.trial_folder(pid, method, trial_id) / "metrics.json"
 
     def trace(self, pid: str, method: str, trial_id: str) -> Path:
-        return self.trial_folder(pid, method, trial_id) / "trace.nc"
+        return trace_beside(self.metrics(pid, method, trial_id))
 
     def reference_trace(self, pid: str) -> Path:
-        return self.reference(pid).with_name("trace.nc")
+        return trace_beside(self.reference(pid))
 
     @property
     def studies(self) -> Path:
