@@ -40,7 +40,8 @@ from lambda_hat.tuning.proposals import Asked
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
-from lambda_hat.tuning.study import Study, StudySettings
+from lambda_hat.tuning.settings import StudySettings
+from lambda_hat.tuning.study import Study
 
 NUM_STUDIES, IN_FLIGHT = 10, 256
 TURN, WINDOW = 10, 100

@@ -25,7 +25,7 @@ from lambda_hat.entrypoints import parsl_llc, parsl_optuna, start
 from lambda_hat.entrypoints.plans import read_study_plan
 from lambda_hat.execution import DeadlineExceeded
 from lambda_hat.store import Store, read_json, write_json
-from lambda_hat.tuning.study import StudySettings
+from lambda_hat.tuning.settings import StudySettings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROBLEM = {"model": "quadratic"}

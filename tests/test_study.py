@@ -41,7 +41,9 @@ from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.search_samplers import RandomSettings, SearchSampler
-from lambda_hat.tuning.study import MAX_DEAD, Study, StudySettings
+from lambda_hat.tuning.records import Records
+from lambda_hat.tuning.settings import StudySettings
+from lambda_hat.tuning.study import MAX_DEAD, Study
 
 LLC = 4.5
 
@@ -444,7 +446,7 @@ def test_a_driver_that_dies_before_metrics_have_their_objective_writes_it_when_i
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Study, "_write_metrics", die)
+        patch.setattr(Records, "write_metrics", die)
         line.run()
     journal = line.studies[0]._journal
     (told,) = [

@@ -39,7 +39,7 @@ from lambda_hat.tuning.objective import COSTS, ERROR
 from lambda_hat.tuning.pruners import NONE, PRUNERS
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.search_samplers import SearchSampler, read_search_sampler
-from lambda_hat.tuning.study import StudySettings
+from lambda_hat.tuning.settings import StudySettings
 from lambda_hat.tuning.warm_start import Guess
 
 

@@ -26,7 +26,8 @@ from lambda_hat.terminal.front import front_tables
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.terminal.tables import output_files, result_tables
 from lambda_hat.trial import ProblemItem, Reference
-from lambda_hat.tuning.study import Study, StudySettings
+from lambda_hat.tuning.settings import StudySettings
+from lambda_hat.tuning.study import Study
 
 
 def _then(confirm_seeds: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from lambda_hat.conf.ranged_trial import Ranges
 from lambda_hat.trial import Reference
 from lambda_hat.tuning.functions import StudyFunctions, probe
 from lambda_hat.tuning.pruners import NONE
-from lambda_hat.tuning.search_samplers import SearchSampler
+from lambda_hat.tuning.settings import StudySettings
 
 ADVICE = (
     "Scores of both must not be mixed: undo the change, or give another --results-dir "
@@ -30,14 +30,7 @@ def fingerprint(
     method: str,
     ranges: Ranges,
     functions: StudyFunctions,
-    *,
-    seed: int,
-    huber_delta: float | None,
-    objective: str,
-    method_budget: float,
-    search: SearchSampler,
-    objectives: Sequence[str],
-    pruner: str,
+    settings: StudySettings,
 ) -> dict[str, Any]:
     """What decides the proposals and scores of a study, apart from its reference.
 
@@ -57,22 +50,24 @@ def fingerprint(
     }
     scores = {
         f"of error {error:g}": functions.score_of_error(
-            error, huber_delta=huber_delta, objective=objective
+            error, huber_delta=settings.huber_delta, objective=settings.objective
         )
         for error in (0.1, 10.0)
     }
     plugin = {} if functions.plugin is None else {"plugin": functions.plugin.digest}
+    # The two objectives that earlier versions had are told by `huber_delta`, in their studies too.
+    named = settings.objective not in ("abs", "huber")
+    several = len(settings.objectives) > 1
     return {
         "search_space": json.loads(json.dumps(searched)),
         "optuna": {
-            "seed": seed,
-            "huber_delta": huber_delta,
-            # The two that earlier versions had are told by `huber_delta`, in their studies too.
-            **({} if objective in ("abs", "huber") else {"objective": objective}),
-            "method_budget": float(method_budget),
-            **({"objectives": list(objectives)} if len(objectives) > 1 else {}),
-            **search.described(),
-            **({} if pruner == NONE else {"pruner": pruner}),
+            "seed": settings.seed,
+            "huber_delta": settings.huber_delta,
+            **({"objective": settings.objective} if named else {}),
+            "method_budget": float(settings.method_budget),
+            **({"objectives": list(settings.objectives)} if several else {}),
+            **settings.search.described(),
+            **({} if settings.pruner == NONE else {"pruner": settings.pruner}),
         },
         "objective": scores,
         **plugin,

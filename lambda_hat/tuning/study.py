@@ -8,88 +8,35 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from lambda_hat.conf.ranged_trial import Ranges
-from lambda_hat.conf.search_space import Space, bounds_of
+from lambda_hat.conf.search_space import Space
 from lambda_hat.execution.trials import TrialTask
 from lambda_hat.plugin import Plugin
-from lambda_hat.store import Store, read_or_quarantine, write_json
+from lambda_hat.store import Store
 from lambda_hat.store.reports import TrialReports
-from lambda_hat.tables.trials import trial_row
-from lambda_hat.trial import (
-    COMPLETE,
-    PRUNED,
-    RESULT_KEYS,
-    ProblemItem,
-    Reference,
-    TrialResult,
-    TrialSpec,
-    derive_seed,
-)
-from lambda_hat.tuning.fingerprint import differences, fingerprint, identity, reference_to_keep
+from lambda_hat.trial import PRUNED, ProblemItem, Reference, TrialResult, derive_seed
+from lambda_hat.tuning.beginning import Beginning
 from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
 from lambda_hat.tuning.objective import ERROR, objectives_of, penalty
 from lambda_hat.tuning.progress import StudyProgress
 from lambda_hat.tuning.proposals import Asked, Proposals
 from lambda_hat.tuning.pruners import NONE
+from lambda_hat.tuning.records import Ended, Records
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
-from lambda_hat.tuning.search_samplers import Proposers, SearchSampler
-from lambda_hat.tuning.warm_start import Guess, first_guesses
+from lambda_hat.tuning.search_samplers import Proposers
+from lambda_hat.tuning.settings import StudySettings
+from lambda_hat.tuning.warm_start import first_guesses
 
 MAX_DEAD = 10
 """Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
 more likely the machines than the settings."""
-
-
-_BY_STATE = {
-    TrialState.COMPLETE: COMPLETE,
-    TrialState.PRUNED: PRUNED,
-    TrialState.FAIL: "failed",
-}
-"""What a trial that a user has ended is in the table."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """What `optuna:` in a config says, for every study of a run."""
-
-    max_trials: int = 200
-    batch_size: int = 32
-    method_budget: float = 6000.0
-    seed: int = 0
-    huber_delta: float | None = None
-    patience: int | None = None
-    """Trials without a gain beyond the reference's error before a study has converged."""
-    objective: str = "abs"
-    """`abs`, `huber` (with a delta), `relative` or `rmse`."""
-    enqueue_defaults: bool = True
-    """Whether a study that begins tries its method's defaults first."""
-    enqueue: tuple[Guess, ...] = ()
-    """What is to be tried next, unless it was before."""
-    search: SearchSampler = SearchSampler()
-    """What proposes the trials."""
-    objectives: tuple[str, ...] = (ERROR,)
-    """What is minimised: the error's score first, then costs."""
-    pruner: str = NONE
-    """What stops trials early."""
-    max_seconds: float | None = None
-    """What a trial may take to be the best."""
-
-
-class _Told(NamedTuple):
-    """A trial that has ended."""
-
-    number: int
-    spec: TrialSpec
-    result: TrialResult
-    """With the objective that Optuna was told; None where it was told a failure."""
 
 
 class Study:
@@ -124,7 +71,6 @@ class Study:
         self.stopped: str | None = None
         """Why the study ends before `max_trials`; None while it goes on."""
         self.given_up = False
-        self._ranges = Ranges(space.get(method, {}), problem.num_rows)
         self._functions, self._store, self._warn = functions, store, warn
         study_seed = derive_seed("study", settings.seed, problem.pid, method)
         self._journal = Journal(
@@ -135,18 +81,27 @@ class Study:
             num_objectives=len(settings.objectives),
             pruner=settings.pruner,
         )
-        if begun := self._journal.fingerprint:
-            self._ranges = replace(self._ranges, most=begun.get("bounds", {}))
-        if begun and self.changes():
-            self._keep_coinciding_choices()
+        ranges = Ranges(space.get(method, {}), problem.num_rows)
+        new = Beginning(method, ranges, functions, settings, self._journal)
+        self._beginning = new.taken_up()
         self._proposals = Proposals(
             problem,
             method,
             settings.seed,
             settings.method_budget,
-            self._ranges,
+            self._beginning.ranges,
             functions,
             self._journal,
+        )
+        self._records = Records(
+            problem,
+            method,
+            settings,
+            store,
+            self._journal,
+            self._proposals.spec,
+            self.reference,
+            warn,
         )
         self._num_trials = self._num_uncounted = self._dead_in_a_row = 0
         self._waiting: deque[FrozenTrial] = deque()
@@ -156,17 +111,7 @@ class Study:
 
     def changes(self) -> list[str]:
         """What differs between this run's settings and those the study was begun with."""
-        begun = self._journal.fingerprint
-        if begun is None:
-            return []
-        old = {key: begun[key] for key in begun if key not in ("reference", "bounds")}
-        return differences(old, self._fingerprint())
-
-    def _keep_coinciding_choices(self) -> None:
-        """Goes on with choices that are one, if the study was begun when each was its own."""
-        now, self._ranges = self._ranges, replace(self._ranges, num_rows=None)
-        if self.changes():
-            self._ranges = now
+        return self._beginning.changes()
 
     def begin(self, reference: Reference) -> list[Asked]:
         """Takes up the study with its reference; returns the trials that must run again.
@@ -174,13 +119,17 @@ class Study:
         Raises:
             StudyChanged: The study was begun with another reference.
         """
-        self.reference = self._settle(reference)
+        self.reference, ranges, note = self._beginning.settle(reference)
+        if note is not None:
+            self._warn(f"{self.name}: {note}")
+        self._beginning = replace(self._beginning, ranges=ranges)
+        self._records = replace(self._records, reference=self.reference)
         self._id = study_id(self._journal.fingerprint or {})
         recorded = self._replay()
         unrecorded = unrecorded_trials(
             self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
         )
-        self._proposals = replace(self._proposals, unrecorded=unrecorded)
+        self._proposals = replace(self._proposals, ranges=ranges, unrecorded=unrecorded)
         self._enqueue()
         trials = self._journal.trials()
         self._num_trials = len(trials)
@@ -195,7 +144,7 @@ class Study:
         guesses = first_guesses(
             self.method,
             self.settings.enqueue,
-            ranges=self._ranges,
+            ranges=self._proposals.ranges,
             functions=self._functions,
             defaults=self.settings.enqueue_defaults,
         )
@@ -205,41 +154,11 @@ class Study:
         """Takes up the trials that the journal holds; returns their ids."""
         self.progress = StudyProgress(self.reference.se_ref, patience=self.settings.patience)
         recorded = set()
-        for told in self._told():
-            self._restore_metrics(told)
-            self._take(self._row(told))
-            recorded.add(told.spec.trial_id)
+        for ended in self._records.ended():
+            self._records.restore_metrics(ended)
+            self._take(self._row(ended))
+            recorded.add(ended.spec.trial_id)
         return recorded
-
-    def _settle(self, reference: Reference) -> Reference:
-        """The reference that this study's trials are scored against, from first to last."""
-        begun = self._journal.fingerprint
-        if begun is None:
-            bounds = bounds_of(self.method, reference.stiffness)
-            self._ranges = replace(self._ranges, most=bounds)
-            self._proposals = replace(self._proposals, ranges=self._ranges)
-            stamp = {**self._fingerprint(), "reference": identity(reference)}
-            self._journal.stamp({**stamp, **({"bounds": bounds} if bounds else {})})
-            return reference
-        kept, note = reference_to_keep(begun["reference"], reference)
-        if note is not None:
-            self._warn(f"{self.name}: {note}")
-        return kept
-
-    def _fingerprint(self) -> dict[str, Any]:
-        settings = self.settings
-        return fingerprint(
-            self.method,
-            self._ranges,
-            self._functions,
-            seed=settings.seed,
-            huber_delta=settings.huber_delta,
-            objective=settings.objective,
-            method_budget=settings.method_budget,
-            search=settings.search,
-            objectives=settings.objectives,
-            pruner=settings.pruner,
-        )
 
     # Asking.
 
@@ -312,28 +231,24 @@ class Study:
         score = self._score(judged)
         told = objectives_of(judged, score, self.settings.objectives, self.progress.worst)
         scored = replace(judged, objective=score, objectives=told)
-        values, shown = list(told.values()), self._shown(asked, scored)
-        self._journal.tell(asked.trial, values, _record(asked, scored), shown)
+        ended = Ended(asked.number, asked.spec, scored)
+        self._journal.tell(asked.trial, list(told.values()), *self._records.to_keep(ended))
         if scored != result:
-            self._write_metrics(asked.spec, scored)
+            self._records.write_metrics(asked.spec, scored)
         leaders = self.progress.leaders
         row = self._end(asked, scored)
         if result.objective is None:  # If told before, it may be the best of another folder.
-            self._remove_traces((leaders | {asked.spec.trial_id}) - self.progress.leaders)
+            self._records.remove_traces((leaders | {asked.spec.trial_id}) - self.progress.leaders)
         return row
-
-    def _remove_traces(self, trial_ids: Iterable[str]) -> None:
-        """Draws of all trials would fill the disk: those of the best are kept."""
-        for trial_id in trial_ids:
-            self._store.trace(self.problem.pid, self.method, trial_id).unlink(missing_ok=True)
 
     def _tell_pruned(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         """Ends a trial that was stopped: it is told by its last running error."""
         last = self._journal.last_report(asked.trial)
         told = {} if last is None else {ERROR: last}
         scored = replace(result, objective=last, objectives=told)
-        self._journal.prune(asked.trial, _record(asked, scored), self._shown(asked, scored))
-        self._write_metrics(asked.spec, scored)
+        ended = Ended(asked.number, asked.spec, scored)
+        self._journal.prune(asked.trial, *self._records.to_keep(ended))
+        self._records.write_metrics(asked.spec, scored)
         return self._end(asked, scored)
 
     def _score(self, result: TrialResult) -> float:
@@ -348,7 +263,8 @@ class Study:
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that nobody could run; another is asked in its place."""
         result = asked.spec.failure(reason, llc_ref=self.reference.llc_ref)
-        self._journal.lose(asked.trial, _record(asked, result), self._shown(asked, result))
+        ended = Ended(asked.number, asked.spec, result)
+        self._journal.lose(asked.trial, *self._records.to_keep(ended))
         return self._end(asked, result)
 
     def give_up(self, reason: str, asked: Asked | None = None) -> None:
@@ -362,7 +278,7 @@ class Study:
         return self.lose(asked, asked.refused or "")
 
     def _end(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
-        row = self._row(_Told(asked.number, asked.spec, result))
+        row = self._row(Ended(asked.number, asked.spec, result))
         self.in_flight.discard(asked.number)
         self._take(row)
         if asked.refused is None:
@@ -408,85 +324,11 @@ class Study:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row for each trial that has ended, by number; each is made when it is its turn."""
-        return map(self._row, self._told())
+        return map(self._row, self._records.ended())
 
-    def _told(self) -> Iterator[_Told]:
-        for trial, record in self._journal.ended():
-            hyperparams = trial.params if record is None else record["hyperparams"]
-            spec = self._proposals.spec(trial.number, hyperparams)
-            result = TrialResult.from_json(record["metrics"]) if record else _by_hand(trial)
-            values = dict(zip(self.settings.objectives, trial.values or (), strict=False))
-            told = replace(result, objective=values.get(ERROR), objectives=values)
-            yield _Told(trial.number, spec, told)
-
-    def _row(self, told: _Told) -> dict[str, Any]:
-        return trial_row(
-            told.spec,
-            told.result,
-            number=told.number,
-            label=self.problem.label,
-            objective=told.result.objective,
-            reference=self.reference,
-            pareto=self._is_on_front(told.number),
-            max_seconds=self.settings.max_seconds,
-        )
-
-    def _is_on_front(self, number: int) -> bool | None:
-        if len(self.settings.objectives) == 1:
-            return None
-        return any(row["trial_number"] == number for row in self.progress.front)
-
-    def _shown(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
-        """What tells a failed trial from a bad estimate where only Optuna is asked."""
-        row = self._row(_Told(asked.number, asked.spec, result))
-        names = ("status", "llc_hat", "se_hat", "error", "error_msg", "problem")
-        return {**{n: row[n] for n in names}, "full_gradients": row["work"].get("full_gradients")}
-
-    def _restore_metrics(self, told: _Told) -> None:
-        """Writes a trial's metrics.json anew if it is damaged, or was told but does not say so.
-
-        An objective that it has stays: a study of another results folder may have told it last.
-        """
-        path = self._metrics(told.spec)
-        if not path.exists():
-            return
-        content = read_or_quarantine(path, RESULT_KEYS, self._warn)
-        if content is None:
-            write_json(path, told.result.to_json())
-        elif content.get("objective") is None and told.result.objective is not None:
-            stored = TrialResult.from_json(content)
-            if stored.is_of(told.result.target):
-                known = told.result
-                scored = replace(stored, objective=known.objective, objectives=known.objectives)
-                self._write_metrics(told.spec, scored)
-
-    def _write_metrics(self, spec: TrialSpec, result: TrialResult) -> None:
-        """Puts the objective into metrics.json, where it need not survive a power cut.
-
-        The journal has been synced with the same content, and a damaged file is written anew
-        from there.
-        """
-        write_json(self._metrics(spec), result.to_json(), sync=False)
-
-    def _metrics(self, spec: TrialSpec) -> Path:
-        return self._store.metrics(spec.pid, self.method, spec.trial_id)
+    def _row(self, ended: Ended) -> dict[str, Any]:
+        return self._records.row(ended, self.progress.front)
 
     def snapshot(self) -> None:
         """Refreshes the pickled study."""
         self._journal.snapshot(self._store.snapshot(self.problem.pid, self.method))
-
-
-def _by_hand(trial: FrozenTrial) -> TrialResult:
-    """What is known of a trial that a user has told, pruned or added: what Optuna was told."""
-    took = trial.duration.total_seconds() if trial.duration else None
-    return TrialResult(
-        status=_BY_STATE[trial.state],
-        hyperparams=trial.params,
-        runtime_sec=took,
-        error_msg="It was ended by hand: nothing is known of it but what Optuna was told.",
-    )
-
-
-def _record(asked: Asked, result: TrialResult) -> dict[str, Any]:
-    """What the journal keeps of a trial: its metrics.json, and what was asked for."""
-    return {"hyperparams": dict(asked.spec.hyperparams), "metrics": result.to_json()}
