@@ -37,11 +37,11 @@ from lambda_hat.store import Store, read_json, write_json
 from lambda_hat.trial import ProblemItem, Reference, TrialResult, derive_seed
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.journal import Journal
+from lambda_hat.tuning.records import Records
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.scheduler import Scheduler
 from lambda_hat.tuning.search_samplers import RandomSettings, SearchSampler
-from lambda_hat.tuning.records import Records
 from lambda_hat.tuning.settings import StudySettings
 from lambda_hat.tuning.study import MAX_DEAD, Study
 
