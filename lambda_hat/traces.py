@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5netcdf  # noqa: F401 - so that no run's budget pays for it when it writes.
 import numpy as np
@@ -13,6 +15,10 @@ import xarray
 
 from lambda_hat.samplers.base import Draws
 from lambda_hat.store import write_bytes
+
+with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at every import.
+    warnings.simplefilter("ignore", FutureWarning)
+    import arviz
 
 MOST_DRAWS = 40_000
 """Draws of all chains that a file holds; of more, every second one is kept, or third, and so on."""
@@ -80,6 +86,20 @@ def write_trace(path: Path, trace: Trace, about: Mapping[str, str | float | int 
         }
     )
     write_bytes(path, bytes(tree.to_netcdf(engine="h5netcdf")), sync=False)
+
+
+def read_trace(path: Path) -> Any:
+    """A trace as ArviZ takes it: its InferenceData, or xarray's DataTree from ArviZ 1 on.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The draws must lie beside their result, but there is no {path}. What failed has none, "
+            "nor has what an earlier version made: remove its folder and compute it again."
+        )
+    return arviz.from_netcdf(str(path))
 
 
 def _kept(name: str, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import linecache
 import subprocess
@@ -245,6 +246,33 @@ def test_a_loss_of_ones_own_has_the_exact_llc(tmp_path: Path) -> None:
     assert estimate.llc is not None and estimate.se is not None
     assert abs(estimate.llc - exact) < 4 * estimate.se + 0.05 * exact
     assert f"{problem.pid}: LLC" in str(estimate) and "ok>" in str(reference)
+
+
+def test_arviz_gives_the_numbers_of_a_reference_and_of_an_estimate(tmp_path: Path) -> None:
+    problem = lh.problem(QUADRATIC, artifacts=tmp_path)
+    reference = lh.reference(problem, budget=60, method="hmc")
+    told = summary(reference.to_arviz())
+    known = reference.result.diagnostics
+    assert told["mean"] == pytest.approx(reference.llc, rel=1e-9)
+    assert told["r_hat"] == pytest.approx(known["rhat"], rel=1e-6)
+    assert told["ess_bulk"] == pytest.approx(known["ess_bulk"], rel=1e-3)
+    estimate = lh.estimate(problem, "mclmc", steps=2000)
+    assert summary(estimate.to_arviz())["r_hat"] == pytest.approx(
+        estimate.diagnostics["rhat"], rel=1e-4
+    )
+
+
+def summary(draws: Any) -> dict[str, float]:
+    """What ArviZ says of the LLC, unrounded."""
+    table = importlib.import_module("arviz").summary(draws, var_names=["llc"], round_to="none")
+    return {str(name): float(table.loc["llc", name]) for name in table.columns}
+
+
+def test_draws_that_were_not_kept_are_a_sentence(tmp_path: Path) -> None:
+    failed = lh.estimate(lh.problem(QUADRATIC, artifacts=tmp_path), "sgld", eta0=1e9, steps=100)
+    assert failed.llc is None
+    with pytest.raises(FileNotFoundError, match="What failed has none"):
+        failed.to_arviz()
 
 
 def test_what_is_stored_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

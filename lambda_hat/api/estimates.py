@@ -24,6 +24,8 @@ class Estimate:
     """What one sampler made of a problem."""
 
     problem: Problem
+    spec: TrialSpec
+    """What was run: method, settings, seed and budget."""
     result: TrialResult
     """Everything that metrics.json holds."""
 
@@ -56,6 +58,21 @@ class Estimate:
     def diagnostics(self) -> Mapping[str, Any]:
         """Numbers that speak for or against its draws."""
         return self.result.diagnostics
+
+    def to_arviz(self) -> Any:
+        """Its draws, as ArviZ has them, those of its burn-in included.
+
+        Returns:
+            ArviZ's InferenceData, or xarray's DataTree from ArviZ 1 on; `burn_in` of its attrs
+            is the number of first draws that the estimate leaves out.
+
+        Raises:
+            FileNotFoundError: They were not kept: it failed, or a study keeps its best alone.
+        """
+        from lambda_hat.traces import read_trace
+
+        store, spec = self.problem.store, self.spec
+        return read_trace(store.trace(spec.pid, spec.method, spec.trial_id))
 
     def __repr__(self) -> str:
         doubts = [self.reason] if self.reason else []
@@ -108,7 +125,7 @@ def estimate(
     if isinstance(outcome, LostTrial):
         outcome = spec.failure(outcome.reason, llc_ref=llc_ref)
     judged = outcome.judged(llc_ref, reference.se if reference else None)
-    return Estimate(problem, judged)
+    return Estimate(problem, spec, judged)
 
 
 class _ThisThread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from lambda_hat.api.budget import BUDGET_SEC, check_budget, waiting
 from lambda_hat.api.problems import Problem, describe
@@ -45,6 +46,20 @@ class Reference:
     def gates(self) -> tuple[Gate, ...]:
         """Every gate, with value, threshold and verdict."""
         return tuple(self.result.gates)
+
+    def to_arviz(self) -> Any:
+        """Its draws, as ArviZ has them: `az.summary` gives their R-hat and ESS.
+
+        Returns:
+            ArviZ's InferenceData, or xarray's DataTree from ArviZ 1 on; `posterior` has `llc`
+            and `distance` (squared, from w*).
+
+        Raises:
+            FileNotFoundError: They were not kept: it failed, or an earlier version made it.
+        """
+        from lambda_hat.traces import read_trace
+
+        return read_trace(self.problem.store.reference_trace(self.problem.pid))
 
     def __repr__(self) -> str:
         number = (self.llc, self.se)
