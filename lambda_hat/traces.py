@@ -96,8 +96,8 @@ def read_trace(path: Path) -> Any:
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"The draws must lie beside their result, but there is no {path}. What failed has none, "
-            "nor has what an earlier version made: remove its folder and compute it again."
+            f"The draws must lie beside their result, but there is no {path}. What failed has "
+            "none, nor has what an earlier version made: remove its folder and compute it again."
         )
     return arviz.from_netcdf(str(path))
 

@@ -305,3 +305,38 @@ def test_an_unreliable_reference_is_not_tuned_against(
         lh.tune(problem, ["sgld"], trials=2, results=tmp_path / "r")
     study = lh.tune(problem, ["sgld"], trials=2, results=tmp_path / "r", accept_unreliable=True)
     assert len(study.trials) == 2
+
+
+WORKERS = """
+from lambda_hat.execution import local_config
+
+def fresh_config():
+    return local_config(workers=1)
+"""
+
+
+@pytest.mark.slow
+def test_functions_of_a_script_are_tuned_on_workers_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_workers.py").write_text(WORKERS)
+    script = Path(__file__).with_name("api_on_workers.py")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "1 worker on this machine" in done.stdout
+    llc, *statuses, one, other = done.stdout.split("SAID")[1].split()
+    assert set(statuses) <= {"complete", "noisy"}
+    assert float(one) == pytest.approx(float(llc), rel=0.3) and float(other) > 0
+
+
+def test_workers_that_cannot_be_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    problem = lh.problem(QUADRATIC, artifacts=tmp_path / "a")
+    (tmp_path / "none.py").write_text("fresh_config = 3")
+    for wrong, said in (
+        (str(tmp_path / "gone.py"), "must be a file, but there is none"),
+        (tmp_path / "none.py", r"must define a function fresh_config\(\)"),
+        (object(), "must be the path of a Python file .* but got a object"),
+    ):
+        with pytest.raises(lh.ConfigError, match=said):
+            lh.tune(problem, "mclmc", results=tmp_path / "r", parsl_config=wrong)  # type: ignore
+    assert not (tmp_path / "r").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,10 @@ from lambda_hat.api.problems import Problem
 from lambda_hat.api.references import Reference
 from lambda_hat.conf import ConfigError
 from lambda_hat.entrypoints import parsl_optuna
-from lambda_hat.entrypoints.command import make_folders
+from lambda_hat.entrypoints.command import checked_workers, make_folders
+from lambda_hat.entrypoints.environment import defined_environment
 from lambda_hat.entrypoints.plans import StudyPlan, study_plan
+from lambda_hat.execution.trials import deadline_of
 from lambda_hat.report import write_report
 from lambda_hat.report.formatting import format_estimate
 from lambda_hat.store import Store, lock_folder
@@ -137,7 +141,7 @@ def tune(
         folder=Path.cwd(),
         where="tune",
     )
-    return _run(plan, problem, None if parsl_config is None else Path(parsl_config).absolute())
+    return _run(plan, problem, parsl_config)
 
 
 def read_trials(path: Path | str) -> pd.DataFrame:
@@ -163,11 +167,13 @@ def read_trials(path: Path | str) -> pd.DataFrame:
         ) from None
 
 
-def _run(plan: StudyPlan, problem: Problem, workers: Path | None) -> Study:
+def _run(plan: StudyPlan, problem: Problem, parsl_config: Path | str | None) -> Study:
     functions = parsl_optuna.checked_functions(plan)
-    make_folders(plan.store)
-    console = Console()
-    with lock_folder(plan.store.results):
+    with ExitStack() as stack:
+        workers = _workers(parsl_config, plan, stack)
+        make_folders(plan.store)
+        console = Console()
+        stack.enter_context(lock_folder(plan.store.results))
         console.keep_log(plan.store, ["lambda_hat.tune"])
         outcome, studies = parsl_optuna.tune(plan, functions, console, workers)
     if outcome.interrupted:
@@ -175,3 +181,22 @@ def _run(plan: StudyPlan, problem: Problem, workers: Path | None) -> Study:
     if not any(study.progress.num_ended for study in studies):
         raise NotTuned("\n".join(outcome.failures))
     return Study(problem, plan.methods, plan.store, outcome.failures)
+
+
+def _workers(path: Path | str | None, plan: StudyPlan, stack: ExitStack) -> Path | None:
+    """The Parsl file, checked; workers get the environment that the commands give them.
+
+    Raises:
+        ConfigError: It is no such file.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str | Path):
+        rule = "`parsl_config` must be the path of a Python file that defines fresh_config()"
+        raise ConfigError([f"{rule}, but got a {type(path).__name__}."])
+    stack.enter_context(defined_environment())
+    # Parsl forks only to start another program, so that no thread of JAX can be missed there.
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("ignore", r"os.fork\(\) was called", RuntimeWarning)
+    trial_sec = deadline_of(plan.settings.method_budget)
+    return checked_workers(Path(path), run_dir=plan.store.logs, trial_sec=trial_sec)

@@ -34,15 +34,14 @@ def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -
     Raises:
         ConfigError: Neither option was given, or the file defines no configuration.
     """
-    from lambda_hat.execution import load_parsl_config, local_config_path
-    from lambda_hat.execution.config import check_config
+    from lambda_hat.execution import local_config_path
 
     if args.local:
         path = local_config_path()
         if fault := platform_fault():
             raise ConfigError([fault])
     elif args.parsl_config:
-        path = here_or_shipped(args.parsl_config).absolute()
+        path = args.parsl_config
     elif args.dry_run:
         return None
     else:
@@ -52,6 +51,19 @@ def workers_file(args: argparse.Namespace, *, run_dir: Path, trial_sec: float) -
                 "Add --local to run on this machine."
             ]
         )
+    return checked_workers(path, run_dir=run_dir, trial_sec=trial_sec)
+
+
+def checked_workers(path: Path, *, run_dir: Path, trial_sec: float) -> Path:
+    """A Parsl file, here or the package's own of that name, loaded once to see that it can be.
+
+    Raises:
+        ConfigError: It defines no configuration, or one that cannot work.
+    """
+    from lambda_hat.execution import load_parsl_config
+    from lambda_hat.execution.config import check_config
+
+    path = here_or_shipped(path).absolute()
     check_config(load_parsl_config(path), run_dir=run_dir, trial_sec=trial_sec)
     return path
 
