@@ -7,8 +7,10 @@ command line, the contract tests and the search space derive from it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lambda_hat.conf.checks import bounded
 
@@ -145,7 +147,10 @@ class ReferenceConfig:
     exchange between tether and posterior; `smc` is adaptive tempered SMC from the tether; `both`
     asks that HMC and SMC agree; `gibbs` is for deep linear networks with a squared loss."""
     num_draws: int = bounded(10_000, least=100, do="Raise it.")
-    """Draws of each chain, warm-up not counted, before the gates are asked for the first time."""
+    """Draws of each chain, warm-up not counted; more while gates fail that more can fix."""
+    relative_se: float = bounded(0.005, least=0, most=0.02, do="0 always makes all draws.")
+    """Chains end before `num_draws` where their standard error is this share of the LLC, and all
+    gates hold with room to spare."""
     num_chains: int = bounded(4, least=2, do=_TWO_CHAINS)
     num_warmup: int = bounded(1_000, least=20, do="Raise it.")
     target_accept: float = bounded(0.8, above=0, below=1, do="0.8 is usual.")
@@ -157,6 +162,14 @@ class ReferenceConfig:
     """Independent SMC runs; the error comes from their spread."""
     accept_unreliable: bool = False
     """True tunes against a reference that failed its gates, and says so everywhere."""
+
+
+def is_as_precise(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a reference that is stored with some settings has the draws that others ask for.
+
+    Earlier versions had no `relative_se`, and made all draws, as 0 does.
+    """
+    return stored.get("relative_se", 0.0) <= asked.get("relative_se", math.inf)
 
 
 SAMPLERS: dict[str, type[SamplerConfig]] = {

@@ -6,7 +6,7 @@ the same random numbers whenever it runs, so that the draws are those of an unin
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +21,8 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
-from lambda_hat.references.gates import GROWTH, Gate, check_gates, no_estimate
+from lambda_hat.references.gates import Gate, check_gates, no_estimate
+from lambda_hat.references.stopping import is_precise, looks
 from lambda_hat.samplers.base import Draws
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.traces import trace_of
@@ -113,21 +114,22 @@ class Chains:
         )
 
     def run(self, wanted: int, deadline: float) -> EngineResult:
-        """Draws `wanted` draws of each chain, and more until the gates hold.
+        """Draws `wanted` draws of each chain, or fewer if they are precise enough before.
 
-        It ends at the deadline, and where a gate fails that more draws cannot fix.
+        It goes on until the gates hold, and ends at the deadline or where a gate fails that more
+        draws cannot fix.
         """
+        # One run would have gone on where these chains have more draws.
+        left = itertools.dropwhile(lambda look: look < self.num_draws, looks(wanted))
         while True:
-            while wanted < self.num_draws:  # Check where one run would.
-                wanted = math.ceil(wanted * GROWTH)
-            self.draw(wanted, deadline)
-            finished = self.num_draws >= wanted
-            result = replace(self.check(), finished=finished)
-            done = not finished or time.monotonic() >= deadline
-            if done or not result.failed or result.hopeless:
+            self.draw(look := next(left), deadline)
+            result, drawn = self.check(), self.num_draws >= look
+            precise = drawn and is_precise(result, self._task.config.relative_se)
+            complete = drawn and look >= wanted
+            ends = complete and (not result.failed or result.hopeless)
+            if precise or ends or not drawn or time.monotonic() >= deadline:
                 self.save()
-                return result
-            wanted = math.ceil(wanted * GROWTH)
+                return replace(result, finished=precise or complete)
 
     def check(self) -> EngineResult:
         """Estimate, diagnostics and gates of all draws so far."""

@@ -32,7 +32,8 @@ from lambda_hat.target import Arrays, Form, logdensity
 NUM_STARTS = 64
 """A part of the posterior that has a twentieth of its mass is missed by one in 27 such samples."""
 SHARE = 8
-"""The short chains together have so many times fewer draws than the chains that they check."""
+"""The short chains together have so many times fewer draws than the chains that they check, or
+would have if these had not been precise enough before: what they see must not become less."""
 BURN_IN = 4
 """One in so many draws of a short chain is left out."""
 MOST_MOVES = 10
@@ -161,7 +162,8 @@ class _Search:
 
     def _short_chains(self) -> tuple[Float[np.ndarray, " chains"], int]:
         """Means over chains with the checked chains' own steps and metric; draws that count."""
-        checked = self._runner.progress.num_draws * self._chains
+        drawn = max(self._runner.progress.num_draws, self._runner.plan.num_draws)
+        checked = drawn * self._chains
         count = math.ceil(checked / (SHARE * len(self._particles.loss)))
         burn_in = math.ceil(count / BURN_IN)
         losses = self._move(1.0, self._adaptation, burn_in + count)["loss"][burn_in:]

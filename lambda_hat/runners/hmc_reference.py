@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lambda_hat.conf import check_reference, compose_problem, compose_reference
-from lambda_hat.conf.samplers import ReferenceConfig
+from lambda_hat.conf.samplers import ReferenceConfig, is_as_precise
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems import (
     Problem,
@@ -164,8 +164,9 @@ def _stored(out: Path, asked: ReferenceResult) -> ReferenceResult | None:
     """The reference at `out`, if it is of this problem and these settings."""
     content = read_or_quarantine(out, ("status", "settings", "pid"), _LOG.warning)
     stored = ReferenceResult.from_json(content or {})
-    same = stored.pid == asked.pid and stored.settings == asked.settings
-    return stored if content and same else None
+    precision = {"relative_se": asked.settings["relative_se"]}
+    same = stored.pid == asked.pid and {**stored.settings, **precision} == asked.settings
+    return stored if content and same and is_as_precise(stored.settings, asked.settings) else None
 
 
 def _target_stands(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lambda_hat.conf.samplers import is_as_precise
 from lambda_hat.trial import Reference
 
 
@@ -20,9 +21,9 @@ class ReferencePlan:
 
     def is_final(self, reference: Reference) -> bool:
         """Whether a stored reference is used, or refused, as it is, and not computed (further)."""
-        given = {key: v for key, v in self.settings.items() if key != "accept_unreliable"}
-        known = reference.settings
-        if any(key in known and known[key] != value for key, value in given.items()):
+        known, asked = reference.settings, self.settings
+        compared = (known.keys() & asked.keys()) - {"accept_unreliable", "relative_se"}
+        if any(known[key] != asked[key] for key in compared) or not is_as_precise(known, asked):
             return False
         if reference.status == "unreliable" and not self.accept_unreliable:
             return self.budget_sec <= (reference.budget_sec or 0.0)
