@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lambda_hat.plugin import Plugin
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store, content_id, digest, strict, write_json
 from lambda_hat.trial_gates import check_trial, noise

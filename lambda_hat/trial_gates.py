@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 
 RHAT = 1.05
 ESS_BULK = 100.0

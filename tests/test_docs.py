@@ -31,7 +31,7 @@ from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical, Float, read_
 from lambda_hat.entrypoints import command, parsl_llc, parsl_optuna
 from lambda_hat.entrypoints.llc_plan import LLCSection, read_llc_plan
 from lambda_hat.entrypoints.plans import ConvergenceSection, OptunaSection, read_study_plan
-from lambda_hat.references import gates
+from lambda_hat.references import gates, particle_gates
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store
 from lambda_hat.tables.best_file import write_best
@@ -445,7 +445,7 @@ def test_gates() -> None:
     given: dict[str, Any] = {"llc": 1.0, "se": 0.01, "diagnostics": numbers, "evidence": {}}
     asked = {
         "hmc": [gate.name for gate in gates.check_gates(**given)],
-        "smc": [gate.name for gate in gates.check_smc_gates(**given)],
+        "smc": [gate.name for gate in particle_gates.check_smc_gates(**given)],
         "gibbs": [gate.name for gate in gates.check_gibbs_gates(**given)],
         "both": [gates.check_agreement(("HMC", "SMC"), (1.0, 0.1), (1.0, 0.1)).name],
     }
@@ -466,9 +466,9 @@ def test_thresholds_of_the_gates() -> None:
         "virial": f"within {gates.VIRIAL_SIGMAS:.0f} standard",
         "below_minimum": f"{gates.BELOW_MINIMUM:.1%}".replace("%", " %"),
         "shift_bias": f"{gates.SHIFT_BIAS:.1%}".replace("%", " %"),
-        "diversity": f"{gates.UNIQUE_ANCESTORS} draws",
-        "acceptance": f"{gates.ACCEPTANCE} or more",
-        "moves": f"<= {gates.LEFTOVER}",
+        "diversity": f"{particle_gates.UNIQUE_ANCESTORS} draws",
+        "acceptance": f"{particle_gates.ACCEPTANCE} or more",
+        "moves": f"<= {particle_gates.LEFTOVER}",
         "round_trips": f"{gates.ROUND_TRIPS} times or more",
         "elsewhere": f"at most {gates.ELSEWHERE} of",
         "agreement": f"within {gates.AGREEMENT_SIGMAS:.0f} joint",

@@ -12,12 +12,8 @@ import pytest
 
 from lambda_hat.references import chains, policy
 from lambda_hat.references.engine import Attempt, Cost, EngineResult
-from lambda_hat.references.gates import (
-    Gate,
-    check_elsewhere,
-    no_estimate,
-    not_checked_elsewhere,
-)
+from lambda_hat.references.gate import Gate, no_estimate
+from lambda_hat.references.gates import check_elsewhere, not_checked_elsewhere
 from lambda_hat.references.outlook import budget_that_would_do, seconds_to_gates
 from lambda_hat.references.policy import run_in_turns
 from lambda_hat.references.verdict import decide_auto

@@ -25,8 +25,9 @@ from lambda_hat.problems import store as problem_store
 from lambda_hat.problems.problem import make_problem
 from lambda_hat.references import annealing, chains, gates, hmc, smc
 from lambda_hat.references.engine import Cost, EngineResult
-from lambda_hat.references.gates import Gate, check_smc_gates
+from lambda_hat.references.gate import Gate
 from lambda_hat.references.hmc import sample_hmc
+from lambda_hat.references.particle_gates import check_smc_gates
 from lambda_hat.references.smc import sample_smc
 from lambda_hat.references.verdict import decide
 from lambda_hat.runners import boundary, hmc_reference

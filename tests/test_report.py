@@ -20,7 +20,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lambda_hat.entrypoints.llc_plan import read_llc_plan
-from lambda_hat.references.gates import check_gates, check_gibbs_gates, check_smc_gates
+from lambda_hat.references.gates import check_gates, check_gibbs_gates
+from lambda_hat.references.particle_gates import check_smc_gates
 from lambda_hat.report import cost_plots, plots, settings_plots, write_report
 from lambda_hat.report.__main__ import main
 from lambda_hat.report.failures import failures_table

@@ -16,7 +16,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problems import Problem, build_problem, llc_exact
 from lambda_hat.references import chains, elsewhere
 from lambda_hat.references.engine import Cost, EngineResult
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.references.hmc import confirm_hmc, sample_hmc
 from lambda_hat.references.stopping import is_precise, looks
 from lambda_hat.runners import hmc_reference

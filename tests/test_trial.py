@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.references.result import ReferenceResult
 from lambda_hat.store import Store, read_json
 from lambda_hat.trial import Reference, TrialResult, TrialSpec, derive_seed, finite

@@ -14,7 +14,7 @@ from lambda_hat.conf import compose_sampler
 from lambda_hat.execution.pool import TaskFunction
 from lambda_hat.execution.trials import LostTrial, Trials, TrialTask
 from lambda_hat.execution.worker import call
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.terminal.printing import Terminal
 from lambda_hat.trial import TrialResult, TrialSpec
 

@@ -9,7 +9,7 @@ from lambda_hat.api.budget import BUDGET_SEC, check_budget, waiting
 from lambda_hat.api.problems import Problem, describe
 from lambda_hat.conf import check_reference, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.references.result import ReferenceResult
 
 

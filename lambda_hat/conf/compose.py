@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from lambda_hat.conf.checks import (
@@ -11,19 +11,17 @@ from lambda_hat.conf.checks import (
     check_keys,
     check_mapping,
     read,
-    read_values,
     unknown_name,
 )
-from lambda_hat.conf.distributions import INPUTS, NOISES
 from lambda_hat.conf.families import FAMILIES, ModelConfig
+from lambda_hat.conf.kinds import idle, read_kind
 from lambda_hat.conf.networks import resolve_widths
-from lambda_hat.conf.own_files import content_of, count_rows
 from lambda_hat.conf.presets import preset_names, problem_presets
+from lambda_hat.conf.read_data import read_data
 from lambda_hat.conf.resolve import check_problem, settle_gamma, settle_posterior
 from lambda_hat.conf.samplers import SAMPLERS, ReferenceConfig, SamplerConfig
 from lambda_hat.conf.schema import (
     TEACHERS,
-    DataConfig,
     FileData,
     MLPTeacher,
     PosteriorConfig,
@@ -149,13 +147,13 @@ def _build(
 ) -> ProblemConfig | None:
     place = {group: f"{where}.overrides.{group}" for group in DEFAULT_PRESETS}
     layers = {group: (presets.get(group) or {}, over[group]) for group in DEFAULT_PRESETS}
-    model = _read_kind(FAMILIES, "family", *layers["model"], place["model"], faults)
+    model = read_kind(FAMILIES, "family", *layers["model"], place["model"], faults)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         faults.append(f"`seed` must be a whole number >= 0, but got seed={seed!r} ({where}).")
     if model is None:
         return None
     model = model.resolved(over["model"], place["model"], faults)
-    data = _read_data(*layers["data"], place["data"], model, faults)
+    data = read_data(*layers["data"], place["data"], model, faults)
     taught = model.acts.teacher and not isinstance(data, FileData)
     teacher = _read_teacher(names, layers["teacher"], place["teacher"], model, taught, faults)
     training = _read_training(names, layers["training"], place["training"], model, faults)
@@ -171,92 +169,6 @@ def _build(
     return config
 
 
-def _read_kind(
-    registry: dict, tag: str, preset: Mapping, over: Mapping, where: str, faults: list[str]
-) -> Any:
-    """Reads one of several dataclasses, chosen by the key `tag`.
-
-    A user who names another kind than the preset's starts from that kind's own defaults.
-    """
-    kind = over.get(tag, preset.get(tag))
-    if not isinstance(kind, str) or kind not in registry:
-        faults.append(unknown_name(f"`{tag}`", kind, registry, where))
-        return None
-    merged = {**(preset if preset.get(tag) == kind else {}), **over, tag: kind}
-    return read(registry[kind], merged, where, faults)
-
-
-def _read_data(
-    preset: Mapping, over: Mapping, where: str, model: ModelConfig, faults: list[str]
-) -> DataConfig | None:
-    check_keys(over, [f.name for f in fields(DataConfig)], where, faults)
-    given = [key for key in _OF_A_FILE if over.get(key) is not None]
-    if "file" in given or model.acts.data == ("file",):
-        return _read_file(over, where, model, faults)
-    faults += [_idle(f"`{key}`", model, where, " without a `file`") for key in given]
-    values: dict[str, Any] = {"n": over.get("n", preset.get("n"))}
-    for key, registry in (("input", INPUTS), ("noise", NOISES)):
-        if key in model.acts.data:
-            given = check_mapping(over.get(key), f"{where}.{key}", faults)
-            base = preset.get(key) or {}
-            values[key] = _read_kind(registry, "kind", base, given, f"{where}.{key}", faults)
-        elif key in over:
-            faults.append(_idle(f"`{key}`", model, where))
-    number = read_values(DataConfig, {"n": values.pop("n")}, where, faults)
-    return None if number is None else DataConfig(**number, **values)
-
-
-_OF_A_FILE = ("file", "label", "path")
-
-
-def _read_file(over: Mapping, where: str, model: Any, faults: list[str]) -> FileData | None:
-    """Data that are in a file; their number is that of its rows."""
-    if "file" not in model.acts.data:
-        faults.append(_idle("`file`", model, where))
-        return None
-    kind = f"{model.title} model whose data are in a file"
-    faults += [
-        f"`{key}` must be left out, since it cannot act on a {kind} ({where})."
-        for key in over
-        if key not in _OF_A_FILE
-    ]
-    given = {key: over.get(key) for key in _OF_A_FILE}
-    if not isinstance(given["file"], str):
-        got = f"got {given['file']!r} ({where})"
-        faults.append(f"`file` must name the data of a {model.family} model, but {got}.")
-        return None
-    given["path"] = given["path"] or getattr(model, "path", None)
-    values = read_values(FileData, {**given, "n": 3}, where, faults)
-    return None if values is None else _with_content(FileData(**values), where, model, faults)
-
-
-def _with_content(
-    data: FileData, where: str, model: ModelConfig, faults: list[str]
-) -> FileData | None:
-    """The same with number and hash of its rows, which must suit the model."""
-    try:
-        content = content_of(data.source, "file", where, label=data.label)
-        shapes = dict(content.shapes)
-        n = count_rows(shapes, str(data.file), where)
-        if model.sizes:
-            _check_sizes(shapes, n, (model.sizes[0], model.sizes[-1]), where)
-    except ConfigError as error:
-        faults += error.faults
-        return None
-    return replace(data, n=n, rows=content.digest)
-
-
-def _check_sizes(shapes: dict, n: int, ends: tuple[int, int], where: str) -> None:
-    """Whether `x` and `y` are inputs and outputs of a network with these ends."""
-    labels = [(n, ends[1])] + ([(n,)] if ends[1] == 1 else [])
-    if set(shapes) == {"x", "y"} and shapes["x"] == (n, ends[0]) and shapes["y"] in labels:
-        return
-    rule = f"The data of this model must be x {[n, ends[0]]} and y {[n, ends[1]]}"
-    got = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-    do = "Set `in_dim` and `out_dim` (model), or `label` (data), the column of a table that is y"
-    raise ConfigError([f"{rule}, but the file has {got} ({where}). {do}."])
-
-
 def _read_teacher(
     names: dict, layers: tuple, where: str, model: Any, taught: bool, faults: list[str]
 ) -> MLPTeacher | None:
@@ -264,7 +176,7 @@ def _read_teacher(
     if not taught:
         _refuse_group("teacher", names, over, where, model, faults)
         return None
-    teacher = _read_kind(TEACHERS, "kind", preset, over, where, faults)
+    teacher = read_kind(TEACHERS, "kind", preset, over, where, faults)
     if isinstance(teacher, MLPTeacher):
         ends = (model.sizes[0], model.sizes[-1])
         return resolve_widths(teacher, ends, over, where, faults)
@@ -292,9 +204,9 @@ def _read_posterior(
     if given.get("gamma") is None:
         given["gamma"] = model.default_gamma
     if not model.acts.losses:
-        idle = ("loss", "noise_scale", "df")
-        faults += [_idle(f"`{key}`", model, where) for key in idle if key in over]
-        kept = {key: value for key, value in given.items() if key not in idle}
+        names = ("loss", "noise_scale", "df")
+        faults += [idle(f"`{key}`", model, where) for key in names if key in over]
+        kept = {key: value for key, value in given.items() if key not in names}
         return read(PosteriorConfig, kept, where, faults)
     posterior = read(PosteriorConfig, given, where, faults)
     if posterior is None:
@@ -306,12 +218,7 @@ def _refuse_group(
     group: str, names: dict, over: Mapping, where: str, model: Any, faults: list[str]
 ) -> None:
     if over:
-        faults.append(_idle(", ".join(f"`{key}`" for key in over), model, where))
+        faults.append(idle(", ".join(f"`{key}`" for key in over), model, where))
     elif names[group] != DEFAULT_PRESETS[group]:
         preset = f"`{group}: {names[group]}`"
-        faults.append(_idle(preset, model, where.replace(".overrides", "")))
-
-
-def _idle(what: str, model: ModelConfig, where: str, more: str = "") -> str:
-    of = f"a {model.title} model{more}"
-    return f"{what} must be left out, since it cannot act on {of} ({where})."
+        faults.append(idle(preset, model, where.replace(".overrides", "")))

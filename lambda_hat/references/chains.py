@@ -21,7 +21,8 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
-from lambda_hat.references.gates import Gate, check_gates, no_estimate
+from lambda_hat.references.gate import Gate, no_estimate
+from lambda_hat.references.gates import check_gates
 from lambda_hat.references.stopping import is_precise, looks
 from lambda_hat.samplers.base import Draws
 from lambda_hat.samplers.loop import Progress, Runner

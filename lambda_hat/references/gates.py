@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from lambda_hat.references.gate import FIRMER_TETHER, LONGER, Gate, ask
 
 RHAT = 1.01
 ESS_BULK = 400.0
@@ -15,11 +16,6 @@ VIRIAL_SIGMAS = 3.0
 BELOW_MINIMUM = 1e-3
 SHIFT_BIAS = 5e-3
 AGREEMENT_SIGMAS = 3.0
-MIN_RUNS = 3
-"""SMC runs below which their spread says nothing."""
-UNIQUE_ANCESTORS = 10
-ACCEPTANCE = 0.3
-LEFTOVER = 0.8
 ROUND_TRIPS = 10
 """Of replicas between tether and posterior, in each ladder."""
 GROWTH = 1.5
@@ -31,44 +27,11 @@ ELSEWHERE = 1.5
 MIXING = ("rhat", "ess_bulk", "relative_se")
 """HMC's gates that fail where chains mix slowly, and nothing else need be wrong."""
 
-_LONGER = "Raise the HMC budget, so that more draws can be made"
 _NO_GRADIENT_NEEDED = {
     "exact": "w* is a minimum in closed form.",
     "kink": "w* sits on a kink of the loss, where descent has stalled.",
 }
 """What makes w* a minimum where its gradient need not vanish, or is known to."""
-_TETHER = "raise posterior.gamma, so that the posterior is better connected"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One question to a reference, with its answer.
-
-    Attributes:
-        name: what is looked at.
-        value: what was found; None where there was nothing to look at.
-        threshold: what it is compared with.
-        passed: the verdict: whether the reference may be trusted on this account.
-        fixable_by_more_draws: whether more draws could make it pass, if it failed.
-        sentence: what holds; or what failed, by how much and what to change.
-    """
-
-    name: str
-    value: float | None
-    threshold: float | None
-    passed: bool
-    fixable_by_more_draws: bool
-    sentence: str
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Gate:
-        """A gate as ref.json has it."""
-        return cls(**{name: stored[name] for name in cls.__dataclass_fields__})
-
-    def to_json(self) -> dict[str, Any]:
-        """The same in strict JSON: a value that is not finite is null."""
-        finite = self.value is not None and math.isfinite(self.value)
-        return {**asdict(self), "value": self.value if finite else None}
 
 
 def check_gates(
@@ -90,12 +53,12 @@ def check_gates(
     """
     return [
         *_mixing(diagnostics),
-        _relative_se(llc, se),
+        check_relative_se(llc, se),
         _divergences(diagnostics),
-        _positive(llc),
-        _virial(diagnostics),
-        _below_minimum(diagnostics),
-        _shift_bias(llc, evidence),
+        check_positive(llc),
+        check_virial(diagnostics),
+        check_below_minimum(diagnostics),
+        check_shift_bias(llc, evidence),
         _precision(float64),
     ]
 
@@ -113,33 +76,10 @@ def check_gibbs_gates(
     """
     return [
         *_mixing(diagnostics),
-        _relative_se(llc, se),
-        _positive(llc),
-        _virial(diagnostics),
-        _shift_bias(llc, evidence),
-    ]
-
-
-def check_smc_gates(
-    *, llc: float, se: float, diagnostics: Mapping[str, Any], evidence: Mapping[str, Any]
-) -> list[Gate]:
-    """All gates of a reference made by SMC, once there are runs enough for a standard error.
-
-    Args:
-        llc: the estimate.
-        se: its standard error, from the spread of the runs.
-        diagnostics: as `lambda_hat.references.smc` gives them.
-        evidence: why w* is a minimum (see `lambda_hat.problems`).
-    """
-    return [
-        _relative_se(llc, se),
-        _positive(llc),
-        _virial(diagnostics),
-        _below_minimum(diagnostics),
-        _shift_bias(llc, evidence),
-        _diversity(diagnostics),
-        _acceptance(diagnostics),
-        _moves(diagnostics),
+        check_relative_se(llc, se),
+        check_positive(llc),
+        check_virial(diagnostics),
+        check_shift_bias(llc, evidence),
     ]
 
 
@@ -150,13 +90,13 @@ def check_round_trips(trips: Sequence[int]) -> Gate:
         trips: by ladder.
     """
     least, told = min(trips), ", ".join(str(trip) for trip in trips)
-    return _gate(
+    return ask(
         "round_trips", least, ROUND_TRIPS, least >= ROUND_TRIPS, fixable=True,
         holds=f"The ladders forget where they began: their replicas made {told} round trips, at "
         f"least {ROUND_TRIPS} in each.",
         fails=f"The replicas of one ladder made {least} round trips between tether and posterior, "
         f"below {ROUND_TRIPS}: what they saw of the posterior depends on where they began. "
-        f"{_LONGER}, or {_TETHER}.",
+        f"{LONGER}, or {FIRMER_TETHER}.",
     )  # fmt: skip
 
 
@@ -169,12 +109,12 @@ def check_elsewhere(scatter: float, num_chains: int) -> Gate:
     """
     told = f"{num_chains} short chains that began elsewhere, where draws of the tether were "
     lie = f"annealed to, lie {scatter:.2f} of their standard errors from it (root mean square)"
-    return _gate(
+    return ask(
         "elsewhere", scatter, ELSEWHERE, scatter <= ELSEWHERE,
         holds=f"No part of the posterior was missed: {told}{lie}, at most {ELSEWHERE}.",
         fails=f"{told}{lie}, above {ELSEWHERE}: chains that begin around w* miss a part of the "
         "posterior. Raise the HMC budget, so that replica exchange can weigh its parts, or "
-        f"{_TETHER}.",
+        f"{FIRMER_TETHER}.",
     )  # fmt: skip
 
 
@@ -195,76 +135,56 @@ def check_agreement(
     off = difference / error if error else math.inf
     numbers = [f"{llc:.5g} +- {se:.2g}" for llc, se in (one, other)]
     both = f"{labels[0]} gives {numbers[0]} and {labels[1]} {numbers[1]}"
-    return _gate(
+    return ask(
         "agreement", off, AGREEMENT_SIGMAS, off <= AGREEMENT_SIGMAS,
         holds=f"{both}, {off:.1f} joint standard errors apart, at most {AGREEMENT_SIGMAS:.0f}.",
         fails=f"{both}, {off:.1f} joint standard errors apart, above {AGREEMENT_SIGMAS:.0f}: one "
-        f"of them misses a part of the posterior. Raise the HMC budget, or {_TETHER}.",
+        f"of them misses a part of the posterior. Raise the HMC budget, or {FIRMER_TETHER}.",
     )  # fmt: skip
-
-
-def no_estimate(
-    name: str,
-    sentence: str,
-    *,
-    fixable_by_more_draws: bool,
-    value: float | None = None,
-    threshold: float | None = None,
-) -> Gate:
-    """The one gate of an engine that has no number yet, which therefore failed.
-
-    Args:
-        name: `estimate`, or what there is too little of.
-        sentence: why there is no number, and what to change.
-        fixable_by_more_draws: whether there could be one after more draws.
-        value: how many draws, sweeps or runs there are.
-        threshold: how many there must be.
-    """
-    return Gate(name, value, threshold, False, fixable_by_more_draws, sentence)
 
 
 def _mixing(diagnostics: Mapping[str, Any]) -> list[Gate]:
     rhat, ess = diagnostics["rhat"], diagnostics["ess_bulk"]
     return [
-        _gate(
+        ask(
             "rhat", rhat, RHAT, rhat <= RHAT, fixable=True,
             holds=f"The chains agree: R-hat is {rhat:.4f}, at most {RHAT}.",
-            fails=f"R-hat is {rhat:.4g}, above {RHAT}: the chains disagree. {_LONGER}, or "
-            f"{_TETHER}.",
+            fails=f"R-hat is {rhat:.4g}, above {RHAT}: the chains disagree. {LONGER}, or "
+            f"{FIRMER_TETHER}.",
         ),
-        _gate(
+        ask(
             "ess_bulk", ess, ESS_BULK, ess >= ESS_BULK, fixable=True,
             holds=f"The chains mix: bulk ESS is {ess:,.0f}, at least {ESS_BULK:.0f}.",
             fails=f"Bulk ESS is {ess:.0f}, below {ESS_BULK:.0f}: the chains mix slowly. "
-            f"{_LONGER}, or {_TETHER}.",
+            f"{LONGER}, or {FIRMER_TETHER}.",
         ),
     ]  # fmt: skip
 
 
-def _relative_se(llc: float, se: float) -> Gate:
+def check_relative_se(llc: float, se: float) -> Gate:
     relative = se / llc if llc > 0 else math.inf
-    return _gate(
+    return ask(
         "relative_se", relative, RELATIVE_SE, relative <= RELATIVE_SE, fixable=True,
         holds=f"It is precise: the relative standard error is {relative:.2%}, at most "
         f"{RELATIVE_SE:.0%}.",
         fails=f"The relative standard error is {relative:.2%}, above {RELATIVE_SE:.0%}. "
-        f"{_LONGER}.",
+        f"{LONGER}.",
     )  # fmt: skip
 
 
 def _divergences(diagnostics: Mapping[str, Any]) -> Gate:
     rate = diagnostics["divergence_rate"]
-    return _gate(
+    return ask(
         "divergences", rate, DIVERGENCE_RATE, rate < DIVERGENCE_RATE,
         holds=f"{rate:.2%} of the transitions diverged, less than {DIVERGENCE_RATE:.1%}.",
         fails=f"{rate:.2%} of the transitions diverged, {DIVERGENCE_RATE:.1%} or more: parts of "
         "the posterior are too narrow for the step size. Raise reference.target_accept, or "
-        f"{_TETHER}.",
+        f"{FIRMER_TETHER}.",
     )  # fmt: skip
 
 
-def _positive(llc: float) -> Gate:
-    return _gate(
+def check_positive(llc: float) -> Gate:
+    return ask(
         "positive", llc, 0.0, llc > 0,
         holds="The LLC is positive.",
         fails=f"The LLC is {llc:.4g}, not positive: w* is no minimum. Raise training.restarts or "
@@ -272,21 +192,21 @@ def _positive(llc: float) -> Gate:
     )  # fmt: skip
 
 
-def _virial(diagnostics: Mapping[str, Any]) -> Gate:
+def check_virial(diagnostics: Mapping[str, Any]) -> Gate:
     ratio, error = diagnostics["virial_ratio"], diagnostics["virial_se"]
     off = abs(ratio - 1.0) / error if error else math.inf
-    return _gate(
+    return ask(
         "virial", off, VIRIAL_SIGMAS, off <= VIRIAL_SIGMAS, fixable=True,
         holds=f"The draws are from the posterior: the virial ratio is {ratio:.4f} +- {error:.4f}, "
         f"within {VIRIAL_SIGMAS:.0f} standard errors of 1.",
         fails=f"The virial ratio is {ratio:.4f} +- {error:.4f}, {off:.1f} standard errors from 1: "
-        f"the draws are not from the posterior. {_LONGER}, or {_TETHER}.",
+        f"the draws are not from the posterior. {LONGER}, or {FIRMER_TETHER}.",
     )  # fmt: skip
 
 
-def _below_minimum(diagnostics: Mapping[str, Any]) -> Gate:
+def check_below_minimum(diagnostics: Mapping[str, Any]) -> Gate:
     share = diagnostics["below_minimum_fraction"]
-    return _gate(
+    return ask(
         "below_minimum", share, BELOW_MINIMUM, share <= BELOW_MINIMUM,
         holds=f"w* is the minimum within reach: {share:.2%} of the draws have a smaller loss, at "
         f"most {BELOW_MINIMUM:.1%}.",
@@ -296,14 +216,14 @@ def _below_minimum(diagnostics: Mapping[str, Any]) -> Gate:
     )  # fmt: skip
 
 
-def _shift_bias(llc: float, evidence: Mapping[str, Any]) -> Gate:
+def check_shift_bias(llc: float, evidence: Mapping[str, Any]) -> Gate:
     """At a smooth point the gradient must be small; on a kink only the posterior can tell."""
     bias, status = evidence.get("shift_bias"), evidence.get("status")
     if bias is None or status in _NO_GRADIENT_NEEDED:
         known = _NO_GRADIENT_NEEDED.get(str(status), "Nothing is known against w*.")
-        return _gate("shift_bias", None, SHIFT_BIAS, True, holds=known, fails="")
+        return ask("shift_bias", None, SHIFT_BIAS, True, holds=known, fails="")
     share = abs(bias) / llc if llc > 0 else math.inf
-    return _gate(
+    return ask(
         "shift_bias", share, SHIFT_BIAS, share <= SHIFT_BIAS,
         holds=f"w* is stationary: the gradient left there shifts the LLC by {share:.2%}, at most "
         f"{SHIFT_BIAS:.1%}.",
@@ -313,56 +233,9 @@ def _shift_bias(llc: float, evidence: Mapping[str, Any]) -> Gate:
 
 
 def _precision(float64: bool) -> Gate:
-    return _gate(
+    return ask(
         "float64", 64.0 if float64 else 32.0, 64.0, float64,
         holds="The draws were made in float64.",
         fails="The draws must be made in float64, but came in float32. Run them inside "
         "`jax.enable_x64(True)`.",
     )  # fmt: skip
-
-
-def _diversity(diagnostics: Mapping[str, Any]) -> Gate:
-    ancestors = diagnostics["unique_ancestors"]
-    return _gate(
-        "diversity", ancestors, UNIQUE_ANCESTORS, ancestors >= UNIQUE_ANCESTORS,
-        holds=f"The particles of each run descend from {ancestors} or more draws of the tether, "
-        f"at least {UNIQUE_ANCESTORS}.",
-        fails=f"The particles of one run descend from {ancestors} draws of the tether, below "
-        f"{UNIQUE_ANCESTORS}: they have seen little of it. Raise reference.num_particles.",
-    )  # fmt: skip
-
-
-def _acceptance(diagnostics: Mapping[str, Any]) -> Gate:
-    rate = diagnostics["acceptance_rate"]
-    return _gate(
-        "acceptance", rate, ACCEPTANCE, rate >= ACCEPTANCE,
-        holds=f"The particles' moves were accepted at a rate of {rate:.2f}, at least {ACCEPTANCE}.",
-        fails=f"The particles' moves were accepted at a rate of {rate:.2f}, below {ACCEPTANCE}. "
-        f"Raise reference.target_accept, or {_TETHER}.",
-    )  # fmt: skip
-
-
-def _moves(diagnostics: Mapping[str, Any]) -> Gate:
-    leftover = diagnostics["leftover_correlation"]
-    return _gate(
-        "moves", leftover, LEFTOVER, leftover <= LEFTOVER,
-        holds=f"Particles forget where they were: they correlate with it by {leftover:.2f} after "
-        f"their moves at one temperature, at most {LEFTOVER}.",
-        fails=f"After all their moves at one temperature particles correlate by {leftover:.2f} "
-        f"with where they were, above {LEFTOVER}. Raise reference.num_integration_steps, or "
-        f"{_TETHER}.",
-    )  # fmt: skip
-
-
-def _gate(
-    name: str,
-    value: float | None,
-    threshold: float,
-    passed: bool,
-    *,
-    holds: str,
-    fails: str,
-    fixable: bool = False,
-) -> Gate:
-    measured = None if value is None else float(value)
-    return Gate(name, measured, threshold, bool(passed), fixable, holds if passed else fails)

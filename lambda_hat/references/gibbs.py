@@ -19,7 +19,8 @@ from lambda_hat.diagnostics import effective_draws, ess, rhat
 from lambda_hat.problems import Problem
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, load_arrays, save_arrays
 from lambda_hat.references.engine import Cost, EngineResult, Watch
-from lambda_hat.references.gates import GROWTH, check_gibbs_gates, no_estimate
+from lambda_hat.references.gate import no_estimate
+from lambda_hat.references.gates import GROWTH, check_gibbs_gates
 from lambda_hat.references.layers import Chain, Model, Swept, read_model
 from lambda_hat.store import digest
 from lambda_hat.traces import Trace

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from lambda_hat.references.engine import EngineResult
-from lambda_hat.references.gates import GROWTH, Gate
+from lambda_hat.references.gate import Gate
+from lambda_hat.references.gates import GROWTH
 
 MARGIN = 1.25
 """A budget that would do is so much more than what the rate says."""

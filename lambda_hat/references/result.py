@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lambda_hat.references.gates import Gate
+from lambda_hat.references.gate import Gate
 from lambda_hat.store import strict
 
 _OLD_NAMES = {"mendable": "fixable_by_more_draws"}

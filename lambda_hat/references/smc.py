@@ -20,7 +20,8 @@ from lambda_hat.intervals import error_of_mean
 from lambda_hat.problems import Problem
 from lambda_hat.references.annealing import Clock, OutOfTime, Run, compile_for
 from lambda_hat.references.engine import Cost, EngineResult, Watch
-from lambda_hat.references.gates import MIN_RUNS, check_smc_gates, no_estimate
+from lambda_hat.references.gate import no_estimate
+from lambda_hat.references.particle_gates import MIN_RUNS, check_smc_gates
 from lambda_hat.store import digest, read_or_quarantine, write_json
 from lambda_hat.traces import Trace
 

@@ -26,7 +26,8 @@ from lambda_hat.references import exchange, ladder
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
 from lambda_hat.references.engine import Attempt, EngineResult, Watch
-from lambda_hat.references.gates import DIVERGENCE_RATE, Gate, check_round_trips
+from lambda_hat.references.gate import Gate
+from lambda_hat.references.gates import DIVERGENCE_RATE, check_round_trips
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest
 from lambda_hat.target import Target, loss

@@ -13,7 +13,8 @@ from pathlib import Path
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references.engine import Cost, EngineResult
-from lambda_hat.references.gates import MIXING, Gate, check_agreement
+from lambda_hat.references.gate import Gate
+from lambda_hat.references.gates import MIXING, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs
 from lambda_hat.references.hmc import confirm_hmc, sample_hmc
 from lambda_hat.references.outlook import budget_that_would_do
