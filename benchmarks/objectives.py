@@ -2,7 +2,7 @@
 
     NPROC=1 python benchmarks/objectives.py FOLDER [--studies 4] [--minutes 20]
 
-draws studies of 12 random settings on three families whose LLC is known exactly, and scores the
+draws studies of 12 random settings on families whose LLC is known exactly, and scores the
 same trials by `abs` and by `rmse`, so that both have equal budgets. Each winner runs with 20 seeds
 that no study has seen; so does the best of the first three of `rmse` under four other seeds. It
 prints a table. There is no search by TPE: what is compared is what a score
@@ -12,83 +12,32 @@ picks.
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from known_problems import SPACE, Bench, benches, interval
 
-from lambda_hat.conf.compose import compose_problem
-from lambda_hat.conf.search_space import read_search_space
 from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
-from lambda_hat.intervals import error_of_mean
-from lambda_hat.problems import load_or_build
-from lambda_hat.problems.families import llc_exact
-from lambda_hat.runners.run_method import run_method_trial
 from lambda_hat.tables.best import NUM_BEST
-from lambda_hat.trial import ESTIMATED, derive_seed
+from lambda_hat.trial import derive_seed
 from lambda_hat.tuning.functions import probe
 
-PROBLEMS: dict[str, dict[str, Any]] = {
-    "quadratic": {"model": "quadratic", "overrides": {"data": {"n": 1000}}},
-    "w1² w2²": {"model": "normal_crossing", "overrides": {"data": {"n": 1000}}},
-    "deep linear 3-3-1, rank 0": {"model": "deep_linear", "overrides": {"data": {"n": 1000}}},
-}
-SPACE = read_search_space(
-    {
-        "sgld": {"steps": {"low": 2000, "high": 20_000}, "batch": {"choices": [64]}},
-        "mclmc": {"steps": {"low": 200, "high": 1000}},
-        "vi": {"steps": {"low": 500, "high": 3000}, "M": {"choices": [2]}, "r": {"choices": [1]}}
-        | {"batch_size": {"choices": [64]}},
-    }
-)
-"""Short runs, and one program for each method."""
 TRIALS, CONFIRMING, FRESH = 12, 4, 20
 RULES = ("abs", "rmse", "rmse, confirmed")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """One method on one problem whose LLC is known."""
-
-    problem: Mapping[str, Any]
-    method: str
-    truth: float
-    folder: Path
-
-    def run(self, settings: Mapping[str, Any], *seed: object) -> dict[str, Any]:
-        """One trial's metrics."""
-        number = derive_seed(self.method, *seed)
-        out = self.folder / "metrics.json"
-        cfg = {"name": self.method, **settings}
-        folder = str(self.folder / "artifacts")
-        return run_method_trial(
-            self.problem, cfg, self.truth, str(out), seed=number, artifacts_dir=folder
-        )
-
-    def settings(self, *name: object) -> dict[str, Any]:
-        """Settings drawn at random from the search space."""
-        trial = probe(derive_seed(self.method, "settings", *name))
-        return {key: entry.suggest(trial, key) for key, entry in SPACE[self.method].items()}
-
-    def relative(self, metrics: Mapping[str, Any]) -> float:
-        """Error of a run relative to the truth; that of answering 0 without an estimate."""
-        if metrics["status"] not in ESTIMATED:
-            return -1.0
-        return metrics["llc_hat"] / self.truth - 1.0
-
-    def off(self, settings: Mapping[str, Any], seeds: int, name: str) -> float:
-        """Root mean square error of runs with other seeds, relative to the truth."""
-        errors = [self.relative(self.run(settings, name, number)) for number in range(seeds)]
-        return math.sqrt(float(np.mean(np.square(errors))))
+def settings_of(bench: Bench, *name: object) -> dict[str, Any]:
+    """Settings drawn at random from the search space."""
+    trial = probe(derive_seed(bench.method, "settings", *name))
+    return {key: entry.suggest(trial, key) for key, entry in SPACE[bench.method].items()}
 
 
 def study(bench: Bench, number: int) -> dict[str, tuple[float, float]]:
     """For each rule, what its winner's trial showed and what it gives with fresh seeds."""
-    settings = [bench.settings(number, trial) for trial in range(TRIALS)]
+    settings = [settings_of(bench, number, trial) for trial in range(TRIALS)]
     told = [bench.run(one, "trial", number, place) for place, one in enumerate(settings)]
     picked: dict[str, int] = {}
     ranked: list[int] = []
@@ -102,20 +51,6 @@ def study(bench: Bench, number: int) -> dict[str, tuple[float, float]]:
     picked[RULES[2]] = leaders[int(np.argmin(confirmed))]
     fresh = {k: bench.off(settings[k], FRESH, f"fresh {number} {k}") for k in set(picked.values())}
     return {rule: (abs(bench.relative(told[k])), fresh[k]) for rule, k in picked.items()}
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and half of its 95 % interval (Student's t), in percent."""
-    return f"{100 * np.mean(values):.1f} ± {100 * 1.96 * error_of_mean(values):.1f}"
-
-
-def benches(folder: Path) -> Iterator[tuple[str, Bench]]:
-    for name, spec in PROBLEMS.items():
-        problem = load_or_build(compose_problem(spec), folder / "artifacts")
-        truth = llc_exact(problem)
-        assert truth is not None, name
-        for method in SPACE:
-            yield name, Bench(spec, method, truth, folder)
 
 
 def main() -> None:
