@@ -327,7 +327,7 @@ def test_killed_hmc_goes_on_and_ends_where_it_would_have(
 
 
 def _identity(model: str) -> str:
-    return hmc.digest([problem(model).pid, problem(model).target_id, 1, hmc._chain_settings(QUICK)])
+    return hmc.identity_of(problem(model), QUICK, 1)
 
 
 @pytest.mark.parametrize("sample, budget", [(sample_hmc, 400.0), (sample_smc, 70.0)])

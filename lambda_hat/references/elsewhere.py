@@ -174,7 +174,7 @@ class _Search:
         arrays = self._arrays._replace(nbeta=temperature * self._arrays.nbeta)
         places, recorded = [], []
         for place in self._in_groups(self._particles.position):
-            state = hmc.State(self._start(arrays, place), adaptation)
+            state = hmc.State.of(self._start(arrays, place), adaptation)
             rows = []
             for done in range(0, count, CHUNK_DRAWS):
                 self._in_time()

@@ -37,6 +37,8 @@ give 800 of the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
+_LAYOUT = 2
+"""Of the chains' state in their file: those of another are begun anew."""
 _ELSEWHERE_KEY = 1
 """What the key of chains from elsewhere is folded with; theirs is the seed's."""
 
@@ -154,8 +156,13 @@ def confirm_hmc(
 def _task(
     problem: Problem, config: ReferenceConfig, seed: int, checkpoint: Path, watch: Watch | None
 ) -> Task:
-    identity = digest([problem.pid, problem.target_id, seed, _chain_settings(config)])
-    return Task(problem, config, seed, checkpoint, identity, watch)
+    return Task(problem, config, seed, checkpoint, identity_of(problem, config, seed), watch)
+
+
+def identity_of(problem: Problem, config: ReferenceConfig, seed: int) -> str:
+    """What the chains in a file are of; only the same are gone on with."""
+    settings = {**_chain_settings(config), "layout": _LAYOUT}
+    return digest([problem.pid, problem.target_id, seed, settings])
 
 
 def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:

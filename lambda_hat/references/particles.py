@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import blackjax.mcmc.hmc as blackjax_hmc
 import jax
 import jax.numpy as jnp
+from blackjax.mcmc.metrics import default_metric
 from blackjax.smc.ess import ess, ess_solver
 from blackjax.smc.resampling import systematic
 from blackjax.smc.solver import dichotomy
@@ -157,10 +158,11 @@ def build(form: Form, num_particles: int, batch: int, dense: bool) -> Programs:
     ) -> tuple[Population, Moved]:
         tempered = arrays._replace(nbeta=population.temperature * arrays.nbeta)
         density = functools.partial(logdensity, form, tempered)
+        metric = default_metric(covariance)  # Once for all particles: it factorises a matrix.
 
         def move(key: PRNGKeyArray, w: Array) -> Any:
             chain = blackjax_hmc.init(w, density)
-            chain, info = kernel(key, chain, density, step_size, covariance, length)
+            chain, info = kernel(key, chain, density, step_size, metric, length)
             return chain, info.acceptance_rate, info.is_divergent
 
         keys = jax.random.split(key, num_particles)

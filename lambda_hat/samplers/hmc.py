@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import blackjax.mcmc.hmc as blackjax_hmc
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc.metrics import default_metric
+from blackjax.mcmc.metrics import Metric, gaussian_euclidean
+from blackjax.util import generate_gaussian_noise
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig as Config
@@ -34,6 +36,13 @@ class State(NamedTuple):
 
     chains: blackjax_hmc.HMCState
     adaptation: warmup.Adaptation
+    momentum_root: Array
+    """Root of the mass matrix, [d, d] or its diagonal [d]."""
+
+    @classmethod
+    def of(cls, chains: blackjax_hmc.HMCState, adaptation: warmup.Adaptation) -> State:
+        """Chains with the root that their metric has."""
+        return cls(chains, adaptation, momentum_root(adaptation.metric.inverse_mass_matrix))
 
 
 class Structure(NamedTuple):
@@ -90,11 +99,11 @@ def build(form: Form, structure: Structure) -> Sampler:
             scale=OVERDISPERSION,
         )
         step_size = jnp.asarray(FIRST_STEP_SIZE, arrays.w_star.dtype)
-        return State(
-            chains=jax.vmap(
-                lambda w: blackjax_hmc.init(w, functools.partial(logdensity, form, arrays))
-            )(positions),
-            adaptation=warmup.start(step_size, covariance, settings.target_accept),
+        return State.of(
+            jax.vmap(lambda w: blackjax_hmc.init(w, functools.partial(logdensity, form, arrays)))(
+                positions
+            ),
+            warmup.start(step_size, covariance, settings.target_accept),
         )
 
     def step(
@@ -104,7 +113,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         length = jax.random.randint(length_key, (), 1, 2 * settings.num_integration_steps + 1)
         adapting = i < settings.num_warmup
         step_size = warmup.current_step_size(state.adaptation, adapting)
-        metric = state.adaptation.metric.inverse_mass_matrix
+        metric = metric_of(state.adaptation.metric.inverse_mass_matrix, state.momentum_root)
 
         def transition(key: PRNGKeyArray, chain: Any) -> Any:
             density = functools.partial(logdensity, form, arrays)
@@ -124,15 +133,20 @@ def build(form: Form, structure: Structure) -> Sampler:
             ),
             lambda: state.adaptation,
         )
+        root = jax.lax.cond(
+            adapting & jnp.any(i == settings.windows.closes),
+            lambda: momentum_root(adaptation.metric.inverse_mass_matrix),
+            lambda: state.momentum_root,
+        )
         work = jnp.full(structure.num_chains, length, arrays.w_star.dtype)
-        kinetic = jax.vmap(lambda p: default_metric(metric).kinetic_energy(p))(info.momentum)
+        kinetic = jax.vmap(metric.kinetic_energy)(info.momentum)
         measured = Info(
             acceptance=info.acceptance_rate,
             divergence=info.is_divergent.astype(work.dtype),
             energy=jnp.asarray(kinetic - state.chains.logdensity),
             work=work,
         )
-        return State(chains, adaptation), measured
+        return State(chains, adaptation, root), measured
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
         return hamiltonian_draw(arrays, state.chains)
@@ -141,6 +155,26 @@ def build(form: Form, structure: Structure) -> Sampler:
         return {"step_size": warmup.current_step_size(state.adaptation, jnp.asarray(False))}
 
     return Sampler(init, step, draw, summary)
+
+
+def momentum_root(inverse_mass_matrix: Array) -> Array:
+    """R with R R^T = M, from the inverse of M: [d, d] or diagonals [d].
+
+    XLA solves triangular systems in a loop over rows, which takes longer than a whole trajectory
+    of a small problem: it is done where the metric changes, and not for each momentum.
+    """
+    if inverse_mass_matrix.ndim == 1:
+        return 1.0 / jnp.sqrt(inverse_mass_matrix)
+    root = jnp.linalg.cholesky(inverse_mass_matrix)
+    return solve_triangular(root, jnp.eye(len(root), dtype=root.dtype), lower=True, trans=1)
+
+
+def metric_of(inverse_mass_matrix: Array, root: Array) -> Metric:
+    """BlackJAX's metric, whose momenta are drawn with a root that is known (`momentum_root`)."""
+    metric = gaussian_euclidean(inverse_mass_matrix)
+    return metric._replace(
+        sample_momentum=lambda key, position: generate_gaussian_noise(key, position, sigma=root)
+    )
 
 
 def hamiltonian_draw(arrays: Arrays, chains: Any) -> Draw:
