@@ -2,17 +2,19 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.schema import TrainingConfig
 from lambda_hat.problems import TrainingUnfinished, build_problem, deadline, training_until
 from lambda_hat.problems.curvature import measure_curvature, shift_bias
-from lambda_hat.problems.descent import DENSE_MAX_DIM, descend
+from lambda_hat.problems.descent import DENSE_MAX_DIM, begin, go_on
 from lambda_hat.problems.families.quadratic import QuadraticForm
 from lambda_hat.problems.kinks import kink_shift_bias, settle
 
@@ -279,3 +281,9 @@ def test_lanczos_and_conjugate_gradients_agree_with_the_matrix():
     assert curvature.laplace_llc == pytest.approx(np.sum(0.5 * 100 * h / (100 * h + 1)), rel=0.02)
     exact = 0.5 * 100 * np.sum((h * np.asarray(w)) ** 2 / (h + 0.01))
     assert exact <= smooth < 1.001 * exact
+
+
+def descend(loss: Callable[[Array], Array], w: Array, max_steps: Array) -> tuple[Array, Array]:
+    """Where a descent from `w` ends, and its loss there."""
+    end = go_on(loss, begin(loss, w), max_steps)
+    return end.w, end.loss

@@ -50,12 +50,6 @@ class _Limited(NamedTuple):
     """moves . changes of each pair; 0 marks an empty slot."""
 
 
-def descend(loss: Loss, w: Vector, max_steps: Array) -> tuple[Vector, Value]:
-    """Descends from `w` until nothing is gained, or for `max_steps`; returns point and loss."""
-    end = go_on(loss, begin(loss, w), max_steps)
-    return end.w, end.loss
-
-
 def begin(loss: Loss, w: Vector) -> Descent:
     """A descent that has not made a step."""
     value, grad = jax.value_and_grad(loss)(w)

@@ -105,11 +105,17 @@ def load_target(config: ProblemConfig, artifacts: Path, dtype: str) -> tuple[Tar
     return problem.target(dtype), problem.target_id
 
 
+@functools.cache
+def _installed() -> dict[str, str]:
+    """Versions of the packages that decide a number, read from their files once a worker."""
+    names = ("lambda-hat", "jax", "jaxlib", "blackjax", "numpy", "optax", "arviz")
+    return {name: metadata.version(name) for name in names}
+
+
 def versions(dtype: str) -> dict[str, Any]:
     """What computed a result: the same program differs in the 7th digit between versions."""
-    names = ("lambda-hat", "jax", "jaxlib", "blackjax", "numpy", "optax", "arviz")
     return {
-        **{name: metadata.version(name) for name in names},
+        **_installed(),
         "python": platform.python_version(),
         "x64": dtype == "float64",
         "platform": jax.default_backend(),
