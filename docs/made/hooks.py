@@ -21,6 +21,7 @@ import api  # noqa: E402
 import configuration  # noqa: E402
 import links  # noqa: E402
 import picture  # noqa: E402
+import tutorial  # noqa: E402
 
 log = logging.getLogger("mkdocs.hooks.made")
 
@@ -28,8 +29,9 @@ PAGES = {
     "design.md": "plans/optuna.md",
     "changes.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "tutorial.md": "docs/tutorial.ipynb",
 }
-"""Pages of the site that lie elsewhere in the repository."""
+"""Pages of the site that lie elsewhere in the repository, or are made of a notebook."""
 MADE = {
     "configuration": configuration.reference,
     "functions": api.functions,
@@ -42,9 +44,13 @@ OUTSIDE = re.compile(r'<(?:script|img|iframe)[^>]+src="https?:|<link[^>]+stylesh
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that lie elsewhere, those of the API, and the picture."""
+    """Adds the pages that lie elsewhere, those of the API, and the pictures."""
+    told, pictures = tutorial.page()
     for name, source in PAGES.items():
-        files.append(File.generated(config, name, content=(ROOT / source).read_text()))
+        text = told if source.endswith(".ipynb") else (ROOT / source).read_text()
+        files.append(File.generated(config, name, content=text))
+    for name, content in pictures.items():
+        files.append(File.generated(config, name, content=content))
     for room in api.rooms():
         files.append(File.generated(config, f"api/{room}.md", content=api.page(room)))
     files.append(File.generated(config, picture.NAME, content=picture.draw()))

@@ -19,7 +19,7 @@ from lambda_hat.entrypoints.environment import defined_environment
 from lambda_hat.entrypoints.plans import StudyPlan, study_plan
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.report import write_report
-from lambda_hat.report.formatting import format_estimate
+from lambda_hat.report.formatting import format_count, format_estimate
 from lambda_hat.store import Store, lock_folder
 from lambda_hat.terminal.tuning import Console
 
@@ -70,8 +70,12 @@ class Study:
     def __repr__(self) -> str:
         lines = [f"<Study of {self.problem.item.label} {self.problem.pid}>"]
         for method, best in self.best.items():
-            number = format_estimate(best["llc_hat"], best["se_hat"])
-            lines.append(f"  {method}: LLC {number}, error {best['error']:.3g}, {best['status']}")
+            again = best.get("confirmed")
+            told = again or best
+            number = format_estimate(told["llc_hat"], told["se_hat"])
+            runs = again and f"{format_count(again['num_runs'], 'run')} with other seeds"
+            by = runs or best["status"]
+            lines.append(f"  {method}: LLC {number}, error {told['error']:.3g}, {by}")
         return "\n".join([*lines, *(f"  {failure}" for failure in self.failures)])
 
 

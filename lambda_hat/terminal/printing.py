@@ -44,7 +44,10 @@ class Terminal:
         self.is_interactive = self.out.is_terminal or _has_widgets(self.out)
         """Whether progress is redrawn in place: on a terminal, and in a notebook with widgets."""
         if not self.is_interactive:
-            self.out = RichConsole(file=file, highlight=False, width=PLAIN_WIDTH)
+            # In a notebook too, where rich would make each line a piece of HTML.
+            self.out = RichConsole(
+                file=file, highlight=False, width=PLAIN_WIDTH, force_jupyter=False
+            )
         self.began = time.monotonic() if began is None else began
         self.log = log
         """Where every line goes as well, from when there is a folder for it."""
