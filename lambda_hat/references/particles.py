@@ -79,6 +79,7 @@ class Moved(NamedTuple):
     virial: Float[Array, ""]
     """Mean of (w - w*) . grad U, whose exact value is d."""
     excess: Float[Array, ""]
+    excess_variance: Float[Array, ""]
     below: Float[Array, ""]
     """Share of the particles with a loss below that of w*."""
 
@@ -175,6 +176,7 @@ def build(form: Form, num_particles: int, batch: int, dense: bool) -> Programs:
             divergence=jnp.mean(divergent.astype(excess.dtype)),
             virial=jnp.mean(draw.virial),
             excess=jnp.mean(excess),
+            excess_variance=jnp.var(excess),
             below=jnp.mean(excess < -rounding),
         )
 
