@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,9 @@ def open_studies(plan: StudyPlan, functions: StudyFunctions, console: Console) -
     faults: list[str] = []
     for problem, method in product(plan.problems, plan.methods):
         try:
-            given = (problem, method, plan.settings, plan.space, plan.store)
+            # Choices that coincide on one problem are to stay the same ones on all.
+            item = replace(problem, num_rows=None) if plan.settings.joint else problem
+            given = (item, method, plan.settings, plan.space, plan.store)
             studies.append(Study(*given, functions=functions, warn=console.warn))
         except ConfigError as error:  # Its journal is a user's own, and cannot be gone on with.
             faults += error.faults

@@ -71,6 +71,8 @@ class OptunaSection:
     """A trial that took longer is not the best; null is no limit."""
     pruner: str = NONE
     """What stops trials early: `median`, `hyperband`, `patience` or `none`."""
+    joint: bool = False
+    """Whether one setting of each method is tuned for all problems, by its mean relative error."""
     sampler: str = "tpe"
     """What proposes trials: `tpe`, `random`, `gp`, `cmaes`, `qmc` or `nsgaii`."""
 
@@ -151,6 +153,7 @@ def study_plan(
     if optuna is not None:
         _check_objective(optuna, faults)
         _check_objectives(optuna, search, faults)
+        _check_joint(optuna, convergence, problems, faults)
     if faults or optuna is None or convergence is None or search is None:
         raise ConfigError(faults)
     settings = StudySettings(
@@ -167,6 +170,7 @@ def study_plan(
         objectives=optuna.objectives,
         pruner=optuna.pruner,
         max_seconds=optuna.max_seconds,
+        joint=tuple(problem.pid for problem in problems) if optuna.joint else (),
     )
     plan = ReferencePlan(optuna.hmc_budget_sec, reference.accept_unreliable, asdict(reference))
     return StudyPlan(problems, methods, settings, plan, space, optuna.confirm_seeds, store, plugin)
@@ -209,6 +213,30 @@ def _check_objectives(
             f"`objectives` must be one for the sampler {search.name}, but got {list(names)} "
             "(optuna). Take tpe or nsgaii."
         )
+
+
+def _check_joint(
+    optuna: OptunaSection,
+    convergence: ConvergenceSection | None,
+    problems: Sequence[ProblemItem],
+    faults: list[str],
+) -> None:
+    """A joint trial is one number over several problems, known when all its runs have ended."""
+    if not optuna.joint:
+        return
+    if len(problems) == 1:
+        faults.append(
+            "`joint` needs several problems, but got 1 (optuna). Leave it out, or add problems."
+        )
+    given = {
+        "`objectives` with several": len(optuna.objectives) > 1,
+        f"`pruner: {optuna.pruner}`": optuna.pruner != NONE,
+        "`objective: huber`": optuna.huber_delta is not None or optuna.objective == "huber",
+        "`max_seconds`": optuna.max_seconds is not None,
+        "`convergence`": convergence is not None and convergence.patience is not None,
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        faults.append(f"`joint` does not go with {', '.join(names)} (optuna). Leave one out.")
 
 
 def _methods(raw: object, space: Space | None, faults: list[str]) -> tuple[str, ...]:

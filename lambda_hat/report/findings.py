@@ -170,21 +170,32 @@ def _describe(row: pd.Series, relative: float) -> str:
     return f"{row.method}, trial {row.trial_number}: {found}{took}\n{settings}"
 
 
-def findings(trials: pd.DataFrame, runs: Sequence[Mapping[str, Any]] = ()) -> list[Finding]:
+def findings(
+    trials: pd.DataFrame,
+    runs: Sequence[Mapping[str, Any]] = (),
+    chosen: Mapping[str, int] | None = None,
+) -> list[Finding]:
     """Summarizes each method on one problem, in the order of the table.
 
     Args:
         trials: All trials of the problem.
         runs: Rows of `llc_runs.parquet`; those that repeat settings of a study confirm them.
+        chosen: The best joint trials over all problems, by method, as `chosen_jointly` has them.
     """
-    return [_finding(str(name), rows, runs) for name, rows in trials.groupby("method", sort=False)]
+    chosen = chosen or {}
+    return [
+        _finding(str(name), rows, runs, chosen.get(str(name)))
+        for name, rows in trials.groupby("method", sort=False)
+    ]
 
 
-def _finding(method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]]) -> Finding:
+def _finding(
+    method: str, rows: pd.DataFrame, runs: Sequence[Mapping[str, Any]], chosen: int | None
+) -> Finding:
     estimates = estimates_of(rows)
     num_noisy, agreeing = int((rows.status == NOISY).sum()), int(agrees(estimates).sum())
     counts = len(rows), num_noisy, int(has_failed(rows).sum()), agreeing
-    winner = winner_of(shortlist_of(row for _, row in rows.iterrows()), runs)
+    winner = winner_of(shortlist_of(row for _, row in rows.iterrows()), runs, chosen=chosen)
     if winner is None:
         return Finding(method, *counts, None, NO_ESTIMATE, math.nan)
     best, confirmation = winner.best.row, winner.best.confirmation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ from lambda_hat.report.formatting import (
     format_estimate,
     format_number,
     format_percent,
+    format_settings,
     format_transfer,
 )
 from lambda_hat.report.sentences import deviation
+from lambda_hat.tables.best import is_joint
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.transfer import Transfer, Transfers
 from lambda_hat.trial import COMPLETE, ESTIMATED, NOISY
@@ -169,6 +172,41 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             ]
         )
     return Table(("problem", "method", "status", "seed", "LLC", *ESTIMATES), rows, 3)
+
+
+def joint_table(problems: Sequence[tuple[str, Sequence[Finding]]]) -> Table | None:
+    """What the best setting that was tuned for all problems gives on each; None if there is none.
+
+    Args:
+        problems: The label and the findings of each.
+    """
+    found: dict[str, dict[str, Finding]] = {}
+    for label, findings in problems:
+        for one in findings:
+            if one.best is not None and is_joint(one.best):
+                found.setdefault(one.method, {})[label] = one
+    if not found:
+        return None
+    labels = [label for label, _ in problems]
+    rows = [_joint_row(method, by_label, labels) for method, by_label in found.items()]
+    return Table(("method", "settings", "mean", *labels), rows, 2)
+
+
+def _joint_row(method: str, found: Mapping[str, Finding], labels: Sequence[str]) -> list[Cell]:
+    off = {label: abs(one.relative_difference) for label, one in found.items()}
+    best = next(one.best for one in found.values() if one.best is not None)
+    whole = math.isfinite(sum(off.values())) and len(off) == len(labels)
+    mean = statistics.fmean(off.values()) if whole else None
+    return [
+        Cell(method),
+        Cell(format_settings(best.hyperparams)),
+        Cell("-" if mean is None else format_percent(mean), mean),
+        *(_share_cell(off.get(label, math.nan)) for label in labels),
+    ]
+
+
+def _share_cell(value: float) -> Cell:
+    return Cell(format_percent(value), value) if math.isfinite(value) else Cell("-")
 
 
 def transfer_table(found: Transfers) -> Table:

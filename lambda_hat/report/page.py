@@ -23,7 +23,7 @@ from lambda_hat.report.formatting import (
     format_estimate,
     join_words,
 )
-from lambda_hat.report.overview import results_table, runs_table, transfer_table
+from lambda_hat.report.overview import joint_table, results_table, runs_table, transfer_table
 from lambda_hat.report.provenance import (
     Facts,
     confirmation_config,
@@ -40,6 +40,7 @@ from lambda_hat.report.style import BACKGROUND, COLOURS, GRID, MUTED, TEXT
 from lambda_hat.report.svg import css_name, style_sheet, to_svg
 from lambda_hat.report.traces import draw_traces
 from lambda_hat.store import Store
+from lambda_hat.tables.best import chosen_jointly, shortlists
 from lambda_hat.tables.confirmation import settings_of
 from lambda_hat.tables.reading import read_table
 from lambda_hat.tables.transfer import Tuned, transfers
@@ -75,8 +76,9 @@ def make_page(
     """
     trials = read_trials(store.trials_table)
     runs = read_table(store.llc_table) if store.llc_table.exists() else []
+    chosen = chosen_jointly(shortlists(row for _, row in trials.iterrows()), runs)
     problems = [
-        Problem(rows, findings(rows, runs), read_if_present(store.reference(str(pid))))
+        Problem(rows, findings(rows, runs, chosen), read_if_present(store.reference(str(pid))))
         for pid, rows in trials.groupby("pid", sort=False)
     ]
     fingerprints = _fingerprints(store, trials)
@@ -94,6 +96,7 @@ def make_page(
         script=Markup((_FOLDER / "page.js").read_text()),
         scope=_scope(store, trials),
         results=results_table((one.trials, one.findings, one.reference) for one in problems),
+        joint=joint_table([(str(p.trials.problem.iloc[0]), p.findings) for p in problems]),
         problems=[_section(store, one, f"f{place}") for place, one in enumerate(problems)],
         runs=runs_table(runs) if runs else None,
         runs_from=store.llc_table.name,

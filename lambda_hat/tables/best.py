@@ -6,7 +6,8 @@ All that names a best asks here: the search, its end, the terminal, the YAML and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,7 +94,8 @@ class Shortlist:
     Attributes:
         best: Up to three with the smallest objectives, the smallest first, of different settings.
             A noisy one comes after every complete one.
-        cheapest: The one with the least work whose error is small with its whole interval.
+        cheapest: The one with the least work whose error is small with its whole interval; none in
+            a joint study, whose settings are to suit all problems.
         front: The Pareto front of a study with several objectives.
     """
 
@@ -116,8 +118,10 @@ class Shortlist:
     def _and_ranked(self, row: Row) -> Shortlist:
         if not _can_be_best(row):
             return self
-        cheap = Setting(row).is_good and (
-            self.cheapest is None or Setting(row).cost.rank < Setting(self.cheapest).cost.rank
+        cheap = (
+            not is_joint(row)
+            and Setting(row).is_good
+            and (self.cheapest is None or Setting(row).cost.rank < Setting(self.cheapest).cost.rank)
         )
         return replace(
             self, best=_leading(self.best, row), cheapest=row if cheap else self.cheapest
@@ -146,8 +150,17 @@ def _can_be_best(row: Row) -> bool:
 
 
 def _rank(row: Row) -> tuple[bool, float, int]:
-    """A noisy one only where none is complete, the smallest objective, the first of equals."""
-    return row["status"] == NOISY, row["objective"], row["trial_number"]
+    """A noisy one only where none is complete, the smallest objective, the first of equals.
+
+    Joint trials rank alike on all problems: by their mean, in which noise is counted.
+    """
+    return row["status"] == NOISY and not is_joint(row), row["objective"], row["trial_number"]
+
+
+def is_joint(row: Row) -> bool:
+    """Whether a trial's settings were tuned for all problems at once."""
+    number = row.get("joint_trial")
+    return number is not None and number == number  # pandas has NaN where there is none.
 
 
 def shortlist_of(rows: Iterable[Row]) -> Shortlist:
@@ -190,18 +203,23 @@ class Winner:
         return settings_of(row) == full_settings(row["method"], {})
 
 
-def winner_of(shortlist: Shortlist, runs: Sequence[Row]) -> Winner | None:
+def winner_of(
+    shortlist: Shortlist, runs: Sequence[Row], *, chosen: int | None = None
+) -> Winner | None:
     """What a study has found, given the runs that repeat its settings with other seeds.
 
     Args:
         shortlist: Of the study.
         runs: Rows of `llc_runs.parquet`, of any settings.
+        chosen: The number of the joint trial that is the best over all problems, if there is one.
 
     Returns:
         None if no trial can be the best.
     """
     if not shortlist.best:
         return None
+    best = tuple(row for row in shortlist.best if row["trial_number"] == chosen)
+    shortlist = replace(shortlist, best=best) if best else shortlist
     settings = [Setting(row, confirm(row, runs)) for row in shortlist.rows]
     confirmed = [one for one in settings if one.confirmation is not None]
     best = min(confirmed, key=_confirmed_rank) if confirmed else settings[0]
@@ -212,6 +230,42 @@ def winner_of(shortlist: Shortlist, runs: Sequence[Row]) -> Winner | None:
     if untuned is None or best.confirmation is None or winner.is_default:
         return winner
     return replace(winner, gain=gain_over(untuned, best.confirmation, best.row["se_ref"]))
+
+
+def chosen_jointly(lists: Mapping[Study, Shortlist], runs: Sequence[Row]) -> dict[str, int]:
+    """The number of each method's best joint trial.
+
+    Args:
+        lists: The shortlists of all studies, of a joint one those of every problem.
+        runs: Rows of `llc_runs.parquet`. Of the trials that they repeat on each problem, the best
+            fails least, is not noisy and has the smallest relative error: means over problems.
+
+    Returns:
+        By method; nothing for those without a trial that has an estimate on each problem.
+    """
+    joint: dict[str, list[Shortlist]] = {}
+    for (_, method), shortlist in lists.items():
+        if shortlist.best and is_joint(shortlist.best[0]):
+            joint.setdefault(method, []).append(shortlist)
+    chosen = {}
+    for method, group in joint.items():
+        by_number = [{row["trial_number"]: row for row in one.best} for one in group]
+        shared = [n for n in by_number[0] if all(n in rows for rows in by_number)]
+        ranked = {n: _joint_rank([rows[n] for rows in by_number], runs) for n in shared}
+        confirmed = {n: rank for n, rank in ranked.items() if rank is not None}
+        if shared:
+            chosen[method] = min(confirmed, key=confirmed.__getitem__) if confirmed else shared[0]
+    return chosen
+
+
+def _joint_rank(rows: Sequence[Row], runs: Sequence[Row]) -> tuple[float, float, float] | None:
+    """The mean over problems of what ranks a confirmation; None unless there is one of each."""
+    found = [(row, confirm(row, runs)) for row in rows]
+    ranks = [(one.rank, abs(row["llc_ref"]) or 1.0) for row, one in found if one is not None]
+    if len(ranks) < len(rows):
+        return None
+    failed, noisy, off = zip(*[(f, n, rms / scale) for (f, n, rms), scale in ranks], strict=True)
+    return statistics.fmean(failed), statistics.fmean(noisy), statistics.fmean(off)
 
 
 def _confirmed_rank(one: Setting) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lambda_hat.store import write_bytes
-from lambda_hat.tables.best import Setting, Winner, shortlists, winner_of
+from lambda_hat.tables.best import Setting, Winner, chosen_jointly, is_joint, shortlists, winner_of
 
 
 def write_best(
@@ -23,8 +23,10 @@ def write_best(
         runs: Runs without tuning, some of which may confirm settings of the studies.
     """
     content: dict[str, Any] = {}
-    for (pid, method), shortlist in shortlists(rows).items():
-        if (winner := winner_of(shortlist, runs)) is None:
+    lists = shortlists(rows)
+    chosen = chosen_jointly(lists, runs)
+    for (pid, method), shortlist in lists.items():
+        if (winner := winner_of(shortlist, runs, chosen=chosen.get(method))) is None:
             continue
         row = winner.best.row
         names = ("problem", "llc_ref", "se_ref", "ref_status")
@@ -62,6 +64,7 @@ def _told(winner: Winner) -> dict[str, Any]:
         "full_gradients": (row.get("work") or {}).get("full_gradients"),
     }
     told = {"hyperparams": dict(row["hyperparams"]), **known, **cost}
+    told |= {"joint": True} if is_joint(row) else {}
     told |= {"confirmed": confirmed.to_json()} if confirmed else {}
     told |= {"untuned": winner.untuned.to_json()} if winner.untuned else {}
     if winner.gain:

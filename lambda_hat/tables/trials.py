@@ -24,6 +24,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "method": _TEXT,
     "trial_id": _TEXT,
     "trial_number": _WHOLE,
+    "joint_trial": _WHOLE,
     "status": _TEXT,
     "llc_hat": _REAL,
     "se_hat": _REAL,
@@ -69,6 +70,7 @@ def trial_row(
     reference: Reference | None,
     pareto: bool | None = None,
     max_seconds: float | None = None,
+    joint: bool = False,
 ) -> dict[str, Any]:
     """Makes one row of the table.
 
@@ -81,6 +83,7 @@ def trial_row(
         reference: The reference that the trial is compared with, if any.
         pareto: Whether it is on the study's Pareto front; None where there is one objective.
         max_seconds: What a trial may take to be the best; None where there is no limit.
+        joint: Whether it is one problem's run of a joint trial, which has the same number in each.
     """
     llc_ref = reference.llc_ref if reference else None
     took = finite(result.runtime_sec)
@@ -93,6 +96,7 @@ def trial_row(
         "method": spec.method,
         "trial_id": spec.trial_id,
         "trial_number": number,
+        "joint_trial": number if joint else None,
         "status": result.status,
         "hyperparams": dict(spec.hyperparams),
         "llc_hat": finite(result.llc_hat),

@@ -18,7 +18,7 @@ from lambda_hat.report.formatting import (
     format_transfer,
 )
 from lambda_hat.store import Store
-from lambda_hat.tables.best import Winner, shortlist_of, winner_of
+from lambda_hat.tables.best import Winner, chosen_jointly, shortlist_of, winner_of
 from lambda_hat.tables.confirmation import Confirmation
 from lambda_hat.tables.transfer import Transfers
 from lambda_hat.trial import ESTIMATED, NOISY
@@ -37,8 +37,11 @@ def result_tables(studies: Sequence[Study], runs: Sequence[Mapping[str, Any]]) -
         runs: Rows of `llc_runs.parquet`; those that repeat settings of a study confirm them.
     """
     problems: dict[str, list[tuple[Study, Winner | None]]] = {}
+    lists = {(one.problem.pid, one.method): shortlist_of(one.rows()) for one in studies}
+    chosen = chosen_jointly(lists, runs)
     for study in studies:
-        winner = winner_of(shortlist_of(study.rows()), runs)
+        shortlist = lists[study.problem.pid, study.method]
+        winner = winner_of(shortlist, runs, chosen=chosen.get(study.method))
         problems.setdefault(study.problem.pid, []).append((study, winner))
     tables = []
     for group in problems.values():

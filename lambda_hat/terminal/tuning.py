@@ -37,6 +37,10 @@ def _then(confirm_seeds: int) -> str:
     return f", then the best three and the defaults with {seeds}"
 
 
+def _on(settings: StudySettings) -> str:
+    return "on all problems together" if settings.joint else "on each problem"
+
+
 def _objectives(settings: StudySettings) -> dict[str, str]:
     """What is minimised, where it is more than the error; and what the best may take."""
     names, limit = settings.objectives, settings.max_seconds
@@ -64,7 +68,7 @@ class Console(Terminal):
             {
                 "problems": [f"{item.label}  {item.pid}" for item in plan.problems],
                 "methods": ", ".join(plan.methods),
-                "trials": f"{settings.max_trials} of each method on each problem, "
+                "trials": f"{settings.max_trials} of each method {_on(settings)}, "
                 f"{settings.batch_size} in flight{_then(plan.confirm_seeds)}",
                 **_objectives(settings),
                 "budgets": f"{format_duration(plan.reference.budget_sec)} for a reference, "

@@ -68,6 +68,7 @@ def fingerprint(
             **({"objectives": list(settings.objectives)} if several else {}),
             **settings.search.described(),
             **({} if settings.pruner == NONE else {"pruner": settings.pruner}),
+            **({"joint": list(settings.joint)} if settings.joint else {}),
         },
         "objective": scores,
         **plugin,

@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial, Trial
 
+from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.ranged_trial import NotInRange, Ranges
 from lambda_hat.conf.search_space import Suggests
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
@@ -58,6 +59,25 @@ class Proposals:
         """A trial that was enqueued, by us or by the user."""
         trial = self.journal.claim(waiting, self._seed("tpe", waiting.number))
         return self._draw(trial, fixed_params(waiting))
+
+    def follow(self, params: Mapping[str, Any], number: int, refused: str | None = None) -> Asked:
+        """The trial that another problem's study of a joint one has asked, with its parameters.
+
+        Raises:
+            ConfigError: This study has trials of its own.
+        """
+        fixed = FixedTrial(dict(params), number)
+        hyperparams = {} if refused else self._suggest(fixed)
+        trial = self.journal.restore(fixed, self._seed("tpe", number))
+        if trial.number != number:
+            raise ConfigError(
+                [
+                    "The studies of a joint one must have the same trials, but "
+                    f"{self.journal.name} has {trial.number} where {number} is asked. Give another "
+                    "--results-dir."
+                ]
+            )
+        return Asked(number, trial, self.spec(number, hyperparams), refused)
 
     def enqueue(self, guesses: Mapping[str, Params], *, fresh: bool) -> Proposals:
         """Has what was not tried yet asked next.

@@ -30,7 +30,7 @@ _STATUS = {
     TrialState.FAIL: "failed",
 }
 """Of a trial that a user has ended, in the table."""
-_SHOWN = ("status", "llc_hat", "se_hat", "error", "error_msg", "problem")
+_SHOWN = ("status", "llc_hat", "se_hat", "error", "error_msg", "problem", "joint_trial")
 """Columns of the table that are user attributes of Optuna's trial as well."""
 
 
@@ -88,6 +88,7 @@ class Records:
             reference=self.reference,
             pareto=None if len(self.settings.objectives) == 1 else pareto,
             max_seconds=self.settings.max_seconds,
+            joint=bool(self.settings.joint),
         )
 
     def to_keep(self, ended: Ended) -> Kept:

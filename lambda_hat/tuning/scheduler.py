@@ -18,6 +18,7 @@ from lambda_hat.store import Store, read_or_quarantine
 from lambda_hat.store.reports import TrialReports
 from lambda_hat.trial import REFERENCE_KEYS, ProblemItem, Reference, TrialResult
 from lambda_hat.tuning.fingerprint import StudyChanged
+from lambda_hat.tuning.groups import StudyGroup, groups_of
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.study import Asked, Study
@@ -66,9 +67,10 @@ class Scheduler:
         loop: EventLoop | None = None,
         confirm: Callable[[Study], None] = lambda study: None,
     ):
-        self._studies: dict[ProblemItem, list[Study]] = {}
-        for study in studies:
-            self._studies.setdefault(study.problem, []).append(study)
+        self._groups: dict[ProblemItem, list[StudyGroup]] = {}
+        for group in groups_of(studies):
+            for study in group.studies:
+                self._groups.setdefault(study.problem, []).append(group)
         self._store, self._results = store, results
         self._plan, self._pool = reference, pool
         self._run_reference = run_reference
@@ -87,7 +89,7 @@ class Scheduler:
         return Outcome(tuple(self._failures)) + ending
 
     def _begin(self) -> None:
-        for problem in self._studies:
+        for problem in self._groups:
             reference = self._stored_reference(problem)
             if reference is None:
                 self._submit_reference(problem)
@@ -134,56 +136,62 @@ class Scheduler:
         if objection := self._plan.objection(reference):
             self._fail(problem, objection)
         else:
-            self._fill([s for s in self._studies[problem] if self._take_up(s, reference)])
+            ready = [group for group in self._groups[problem] if group.hear(problem, reference)]
+            self._fill([group for group in ready if self._take_up(group)])
 
     def _fail(self, problem: ProblemItem, reason: str) -> None:
         self._failures.append(f"{problem.label} ({problem.pid}) is not tuned: {reason}.")
+        if any(group.is_joint for group in self._groups[problem]):
+            self._failures.append("Nothing is tuned: optuna.joint needs every reference.")
         self._observer.problem_failed(problem, reason)
 
     # Trials.
 
-    def _take_up(self, study: Study, reference: Reference) -> bool:
-        """Goes on with a study; False if it must not be continued."""
+    def _take_up(self, group: StudyGroup) -> bool:
+        """Goes on with studies; False if they must not be continued."""
         try:
-            again = study.begin(reference)
+            again = group.begin()
         except (StudyChanged, ConfigError) as changed:
-            self._failures.append(f"Study {study.name} is not continued: {changed}")
+            self._failures.append(f"Study {group.name} is not continued: {changed}")
             return False
-        self._results.add(study)
+        for study in group.studies:
+            self._results.add(study)
+            self._observer.study_began(study)
         self._loop.changed()
-        self._observer.study_began(study)
-        for asked in again:
-            self._submit(study, asked)
+        for study, asked in again:
+            self._submit(group, study, asked)
         return True
 
-    def _fill(self, studies: Sequence[Study]) -> None:
-        """Asks each study in turn until all have enough in flight."""
-        while eager := [s for s in studies if s.wants_more and not self._loop.stopping]:
-            for study in eager:
-                self._ask(study)
-        for study in studies:
-            if not study.in_flight and not study.wants_more:
-                self._end(study)
+    def _fill(self, groups: Sequence[StudyGroup]) -> None:
+        """Asks each group in turn until all have enough in flight."""
+        while eager := [g for g in groups if g.wants_more and not self._loop.stopping]:
+            for group in eager:
+                self._ask(group)
+        for group in groups:
+            if not group.in_flight and not group.wants_more:
+                for study in group.studies:
+                    self._end(study)
 
-    def _ask(self, study: Study) -> None:
+    def _ask(self, group: StudyGroup) -> None:
         try:
-            asked = study.ask()
+            runs = group.ask()
         except ConfigError as mistake:  # In a function that users edit.
-            study.give_up(str(mistake))
+            group.give_up(str(mistake))
             return
-        self._submit(study, asked)
+        for study, asked in runs:
+            self._submit(group, study, asked)
 
-    def _submit(self, study: Study, asked: Asked) -> None:
+    def _submit(self, group: StudyGroup, study: Study, asked: Asked) -> None:
         if asked.refused is not None:
-            self._loop.changed()
-            self._observer.trial_ended(study, study.refuse(asked))
+            self._take(group, study, asked, LostTrial(asked.refused))
             return
         task = study.task(asked)
 
         def ended(future: Future) -> None:
             if (running := self._running.pop(future, None)) is not None:
                 study.take_reports(asked, running[2])
-            self._trial_ended(study, asked, self._trials.outcome_of(task, future))
+            self._take(group, study, asked, self._trials.outcome_of(task, future))
+            self._fill([group])
 
         future = self._trials.submit(task)
         if study.prunes:
@@ -195,16 +203,17 @@ class Scheduler:
         for study, asked, reports in self._running.values():
             study.look(asked, reports)
 
-    def _trial_ended(self, study: Study, asked: Asked, outcome: TrialResult | LostTrial) -> None:
+    def _take(
+        self, group: StudyGroup, study: Study, asked: Asked, outcome: TrialResult | LostTrial
+    ) -> None:
         try:
-            lost = isinstance(outcome, LostTrial)
-            row = study.lose(asked, outcome.reason) if lost else study.tell(asked, outcome)
+            rows = group.take(study, asked, outcome)
         except ConfigError as mistake:  # In a function that users edit.
-            study.give_up(str(mistake), asked)
-        else:
+            group.give_up(str(mistake), asked)
+            return
+        for told, row in rows:
             self._loop.changed()
-            self._observer.trial_ended(study, row)
-        self._fill([study])
+            self._observer.trial_ended(told, row)
 
     def _end(self, study: Study) -> None:
         if failure := study.failure:

@@ -35,3 +35,5 @@ class StudySettings:
     """What stops trials early."""
     max_seconds: float | None = None
     """What a trial may take to be the best."""
+    joint: tuple[str, ...] = ()
+    """The pids of all problems, where one setting is tuned for all of them; else empty."""

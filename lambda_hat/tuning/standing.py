@@ -131,7 +131,7 @@ def _standing(journal: Path) -> StudyStanding | None:
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
     """What Optuna itself is shown of a trial, as a row of the table has it."""
-    known = ("llc_hat", "se_hat", "error", "problem")
+    known = ("llc_hat", "se_hat", "error", "problem", "joint_trial")
     status = trial.user_attrs.get("status", "complete")
     return {
         **{name: trial.user_attrs.get(name) for name in known},

@@ -105,6 +105,8 @@ class Study:
         )
         self._num_trials = self._num_uncounted = self._dead_in_a_row = 0
         self._waiting: deque[FrozenTrial] = deque()
+        self._worst = -math.inf
+        """The largest score on this problem."""
         self._id = ""
 
     # Beginning.
@@ -130,7 +132,8 @@ class Study:
             self._store, self.problem.pid, self.method, study=self._id, recorded=recorded
         )
         self._proposals = replace(self._proposals, ranges=ranges, unrecorded=unrecorded)
-        self._enqueue()
+        if self._proposes:
+            self._enqueue()
         trials = self._journal.trials()
         self._num_trials = len(trials)
         self._waiting = deque(t for t in trials if t.state == TrialState.WAITING)
@@ -138,6 +141,12 @@ class Study:
         again = [self._proposals.reopen(t) for t in trials if t.state == TrialState.RUNNING]
         self.in_flight = {asked.number for asked in again}
         return again
+
+    @property
+    def _proposes(self) -> bool:
+        """Whether it asks by itself, and does not follow another study of a joint one."""
+        joint = self.settings.joint
+        return not joint or self.problem.pid == joint[0]
 
     def _enqueue(self) -> None:
         """Has the defaults and the guesses of the config asked first, unless they were."""
@@ -157,6 +166,8 @@ class Study:
         for ended in self._records.ended():
             self._records.restore_metrics(ended)
             self._take(self._row(ended))
+            if self.settings.joint and ended.result.estimate is not None:
+                self.score(ended.result)
             recorded.add(ended.spec.trial_id)
         return recorded
 
@@ -193,6 +204,31 @@ class Study:
         self.in_flight.add(asked.number)
         return asked
 
+    @property
+    def num_asked(self) -> int:
+        """Trials that were asked, those that only wait to be not counted."""
+        return self._num_trials - len(self._waiting)
+
+    def params_of(self, number: int) -> Mapping[str, Any]:
+        """The parameters of a trial."""
+        return self._journal.trials()[number].params
+
+    def told(self, number: int) -> float | None:
+        """What Optuna was told of a trial; None if nothing, or a failure."""
+        values = self._journal.trials()[number].values
+        return values[0] if values else None
+
+    def follow(self, params: Mapping[str, Any], number: int, refused: str | None = None) -> Asked:
+        """Begins the trial that another study of a joint one has begun, with its parameters.
+
+        Raises:
+            ConfigError: This study has trials of its own.
+        """
+        asked = self._proposals.follow(params, number, refused)
+        self._num_trials += 1
+        self.in_flight.add(asked.number)
+        return asked
+
     def task(self, asked: Asked) -> TrialTask:
         """What a worker is to run for a trial."""
         reference = self.reference
@@ -223,12 +259,18 @@ class Study:
 
     # Telling.
 
-    def tell(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
-        """Ends a trial with its result (a failed one with a penalty); returns its row."""
+    def tell(self, asked: Asked, result: TrialResult, score: float | None = None) -> dict[str, Any]:
+        """Ends a trial with its result (a failed one with a penalty); returns its row.
+
+        Args:
+            asked: The trial.
+            result: What its run came to.
+            score: What Optuna is told; by default the `score` of the result.
+        """
         if result.status == PRUNED:
             return self._tell_pruned(asked, result)
         judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
-        score = self._score(judged)
+        score = self.score(judged) if score is None else score
         told = objectives_of(judged, score, self.settings.objectives, self.progress.worst)
         scored = replace(judged, objective=score, objectives=told)
         ended = Ended(asked.number, asked.spec, scored)
@@ -251,14 +293,24 @@ class Study:
         self._records.write_metrics(asked.spec, scored)
         return self._end(asked, scored)
 
-    def _score(self, result: TrialResult) -> float:
+    def score(self, result: TrialResult) -> float:
+        """How good a result is on this problem, a penalty without an estimate.
+
+        In a joint study it is a share of the reference, since it enters a mean over problems.
+        """
         llc_ref, settings = self.reference.llc_ref or 0.0, self.settings
         how: dict[str, Any] = {"huber_delta": settings.huber_delta, "objective": settings.objective}
-        score = self._functions.score(result.to_json(), llc_ref, **how)
-        if math.isfinite(score):
-            return score
-        floor = self._functions.score_of_error(max(abs(llc_ref), 1.0), **how)
-        return penalty(floor, self.progress.worst.get(ERROR, -math.inf))
+        judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
+        score = self._functions.score(judged.to_json(), llc_ref, **how)
+        if not settings.joint:
+            floor, worst = max(abs(llc_ref), 1.0), self.progress.worst.get(ERROR, -math.inf)
+        else:
+            score /= 1.0 if settings.objective == "relative" else abs(llc_ref) or 1.0
+            floor, worst = 1.0, self._worst
+        if not math.isfinite(score):
+            return penalty(self._functions.score_of_error(floor, **how), worst)
+        self._worst = max(self._worst, score)
+        return score
 
     def lose(self, asked: Asked, reason: str) -> dict[str, Any]:
         """Ends a trial that nobody could run; another is asked in its place."""
@@ -272,10 +324,6 @@ class Study:
         self.given_up, self.stopped = True, reason.rstrip(".")
         if asked is not None:
             self.in_flight.discard(asked.number)
-
-    def refuse(self, asked: Asked) -> dict[str, Any]:
-        """Ends a trial that was enqueued with what its range cannot hold; returns its row."""
-        return self.lose(asked, asked.refused or "")
 
     def _end(self, asked: Asked, result: TrialResult) -> dict[str, Any]:
         row = self._row(Ended(asked.number, asked.spec, result))
