@@ -32,6 +32,7 @@ from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.samplers import load_method, loop, mclmc, program, sgld
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
+from lambda_hat.samplers.recording import LEAST_DRAWS
 from lambda_hat.target import (
     WHOLE,
     Target,
@@ -257,6 +258,25 @@ def test_a_minibatch_loss_in_the_estimate_is_noticed(
 
 def settings(gamma: float) -> Any:
     return sgld.settings_of(configure("sgld", gamma=gamma, eta0=0.5, steps=1000))
+
+
+@pytest.mark.parametrize("n, batch", [(100, 32), (20_000, 512), (100_000, 64)])
+@pytest.mark.parametrize("name", ["sgld", "vi"])
+def test_losses_over_all_data_cost_no_more_than_the_steps(name: str, n: int, batch: int) -> None:
+    method, size = load_method(name), {"sgld": "batch", "vi": "batch_size"}[name]
+    target = targets.noisy_squares(2, n=n, gamma=1.0, dtype="float32")
+    config = method.Config(**{size: batch})
+    plan = method.plan(config, target)
+    if name == "sgld":
+        steps, draws = 0.75 * config.steps * batch * 4, 4 * plan.num_draws
+        most = 4 * (0.75 * config.steps // plan.thin)
+    else:
+        steps, draws = config.steps * config.M * config.num_samples * batch, 4 * plan.num_draws
+        most = config.eval_draws
+    assert draws * n / 3 <= steps or draws == LEAST_DRAWS
+    assert draws <= most
+    if n == 100:
+        assert draws >= 4_000  # Nothing is saved where there is nothing to save.
 
 
 def test_the_step_decays_as_published() -> None:

@@ -54,7 +54,8 @@ class SGLDConfig(SamplerConfig):
     decay_fraction: float = bounded(0.1, above=0, below=1, do="0.1 is usual.")
     """`t0` of the decay, as a share of `steps`."""
     max_draws: int = bounded(2_000, least=10, do="Raise it.")
-    """Draws kept of each chain: each is one full-data loss, so this bounds their cost."""
+    """Draws kept of each chain at most; fewer where their losses over all data would cost more
+    than the steps."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class VIConfig(SamplerConfig):
     num_samples: int = bounded(4, least=1, do="Raise it.")
     """Draws of each component in one ELBO gradient."""
     eval_draws: int = bounded(4_000, least=100, do="The standard error needs them.")
-    """Fresh, independent draws of the fitted mixture behind the estimate; none if corrected."""
+    """Fresh, independent draws of the fitted mixture behind the estimate, at most; fewer where
+    their losses over all data would cost more than the fit; none if corrected."""
     correction: Literal["none", "ais"] = "none"
     """`ais` moves particles from the fitted mixture to the posterior, by tempered HMC."""
     ais_steps: int = bounded(50, least=1, do="Raise it.")

@@ -125,7 +125,7 @@ class Settings(NamedTuple):
     num_integration_steps: int
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config, target: Target) -> Plan:
     """Every iteration after adaptation is a draw."""
     return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
 

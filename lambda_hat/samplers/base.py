@@ -127,8 +127,8 @@ class Method(Protocol):
         """Whether to search the trace for a transient beyond the planned warm-up."""
         ...
 
-    def plan(self, config: Any) -> Plan:
-        """How long `config` asks to run."""
+    def plan(self, config: Any, target: Target) -> Plan:
+        """How long `config` asks to run on this target."""
         ...
 
     def structure_of(self, config: Any, target: Target) -> Hashable:

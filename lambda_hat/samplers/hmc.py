@@ -57,7 +57,7 @@ class Settings(NamedTuple):
     windows: warmup.Windows
 
 
-def plan(config: Config) -> Plan:
+def plan(config: Config, target: Target) -> Plan:
     """Every transition after warm-up is a draw."""
     return Plan(config.num_warmup, config.steps - config.num_warmup, 1)
 

@@ -80,7 +80,7 @@ class Runner:
         resume: Callable[[State], Progress] | None = None,
     ):
         self.method, self.target, self.config = method, target, config
-        self.plan: Plan = method.plan(config)
+        self.plan: Plan = method.plan(config, target)
         programs = program.programs_of(method, target.form, method.structure_of(config, target))
         dtype = target.arrays.w_star.dtype
         self._settings = jax.tree.map(

@@ -56,9 +56,14 @@ class Settings(NamedTuple):
     windows: warmup.Windows
 
 
-def plan(config: Config) -> Plan:
+def num_warmup_of(config: Config) -> int:
+    """Transitions of adaptation."""
+    return max(20, round(config.warmup_fraction * config.steps))
+
+
+def plan(config: Config, target: Target) -> Plan:
     """At most `max_draws` draws, evenly spaced after warm-up."""
-    num_warmup = max(20, round(config.warmup_fraction * config.steps))
+    num_warmup = num_warmup_of(config)
     thin = max(1, -(-(config.steps - num_warmup) // config.max_draws))
     return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
 
@@ -70,7 +75,7 @@ def structure_of(config: Config, target: Target) -> Structure:
 
 def settings_of(config: Config) -> Settings:
     """Numeric settings, passed as traced arguments."""
-    num_warmup = plan(config).num_warmup
+    num_warmup = num_warmup_of(config)
     return Settings(
         num_warmup,
         float(config.step_size),

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import SGLDConfig as Config
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.recording import affordable_draws
 from lambda_hat.samplers.shapes import rows_of
 from lambda_hat.target import (
     Arrays,
@@ -67,11 +68,18 @@ class Settings(NamedTuple):
     t0: float
 
 
-def plan(config: Config) -> Plan:
-    """At most `max_draws` draws, evenly spaced after warm-up."""
-    num_warmup = max(1, round(config.warmup_fraction * config.steps))
-    thin = max(1, -(-(config.steps - num_warmup) // config.max_draws))
-    return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
+def num_warmup_of(config: Config) -> int:
+    """Steps before the first draw that counts."""
+    return max(1, round(config.warmup_fraction * config.steps))
+
+
+def plan(config: Config, target: Target) -> Plan:
+    """Draws evenly spaced after warm-up: `max_draws`, or as many as cost what the steps do."""
+    num_warmup, chains = num_warmup_of(config), config.num_chains
+    steps = config.steps - num_warmup
+    affordable = affordable_draws(target, steps * chains * config.batch) // chains
+    thin = max(1, -(-steps // min(config.max_draws, affordable)))
+    return Plan(num_warmup, steps // thin, thin)
 
 
 def structure_of(config: Config, target: Target) -> Structure:
@@ -83,7 +91,7 @@ def settings_of(config: Config) -> Settings:
     """Numeric settings, passed as traced arguments: the preconditioners are one program."""
     kind = config.precond_type
     return Settings(
-        plan(config).num_warmup,
+        num_warmup_of(config),
         config.batch,
         MEMORY[kind],
         int(kind != "none"),

@@ -29,6 +29,7 @@ from lambda_hat.samplers.mixture import (
     place,
     unpack,
 )
+from lambda_hat.samplers.recording import affordable_draws
 from lambda_hat.samplers.shapes import rounded_up, rows_of, shares
 from lambda_hat.target import (
     Arrays,
@@ -126,12 +127,17 @@ class Settings(NamedTuple):
     """1 where the second moment is corrected for its start at 1."""
 
 
-def plan(config: Config) -> Plan:
-    """Warm-up is the fit; every draw after it is fresh, or of particles that were moved."""
+def plan(config: Config, target: Target) -> Plan:
+    """Warm-up is the fit; every draw after it is fresh, or of particles that were moved.
+
+    Fresh ones are `eval_draws`, or as many as cost what the fit does.
+    """
     if config.correction == "ais":
         num_warmup = config.steps + config.ais_steps + SETTLING
         return Plan(num_warmup, MOVES, 1, WARMUP_SHARE, (config.steps,))
-    return Plan(config.steps, -(-config.eval_draws // NUM_CHAINS), 1, WARMUP_SHARE)
+    rows = config.steps * config.M * config.num_samples * config.batch_size
+    most = affordable_draws(target, rows) // NUM_CHAINS
+    return Plan(config.steps, min(-(-config.eval_draws // NUM_CHAINS), most), 1, WARMUP_SHARE)
 
 
 def structure_of(config: Config, target: Target) -> Structure:
