@@ -151,7 +151,10 @@ def test_the_best_is_one_setting_that_other_seeds_have_confirmed(
     assert one["joint"] and one["confirmed"]["num_runs"] == other["confirmed"]["num_runs"] == 2
     assert "12 of each method on all problems together" in capsys.readouterr().out
     assert parsl_llc.main(["--from", "results", "--local", "--dry-run"]) == 0
-    assert "Tuned on all problems together" in (here / "results" / "report.html").read_text()
+    assert "runs       8" in capsys.readouterr().out  # Four seeds on each of two problems.
+    page = (here / "results" / "report.html").read_text()
+    assert "Tuned on all problems together" in page
+    assert "quadratic/small, normal_crossing/small" in page  # The winner of both, in one line.
 
 
 def test_a_second_run_does_nothing_again_and_more_trials_go_on(here: Path) -> None:

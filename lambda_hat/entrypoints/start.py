@@ -39,7 +39,8 @@ def _start(command: str) -> int:
         module = module_of(command, sys.argv[1:])
         args = PARSERS[module](sys.argv[1:])
         if "config" in args:
-            print(f"Reading {args.config} ..", flush=True)  # What is imported takes a second.
+            # What is imported takes a second.
+            print(f"Reading {args.config or args.winners_of} ..", flush=True)
         main = importlib.import_module(f"lambda_hat.entrypoints.{module}").main
     except KeyboardInterrupt:
         print("Interrupted before anything was started.", file=sys.stderr)

@@ -85,7 +85,7 @@ def new_figure(title: str, height: float) -> Figure:
 
 def footnote(figure: Figure, notes: Sequence[str]) -> None:
     """Writes notes below the axes, such as the meaning of markers; empty notes are left out."""
-    text = "   ".join(note for note in notes if note)
+    text = "; ".join(note for note in notes if note)
     if text:
         figure.supxlabel("\n".join(wrap(text, 120)), x=0.01, ha="left", size=8.5, color=MUTED)
 

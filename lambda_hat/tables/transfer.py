@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lambda_hat.intervals import error_of_mean
@@ -62,7 +62,7 @@ def transfers(winners: Iterable[Tuned], runs: Sequence[Mapping[str, Any]]) -> Tr
     Returns:
         None unless a winner ran on another problem than its own.
     """
-    found = [(winner, _by_problem(winner, runs)) for winner in winners]
+    found = [(winner, _by_problem(winner, runs)) for winner in _each_once(winners)]
     if not any(pid != winner.pid for winner, by_pid in found for pid in by_pid):
         return None
     alike = [run for _, by_pid in found for group in by_pid.values() for run in group]
@@ -72,6 +72,19 @@ def transfers(winners: Iterable[Tuned], runs: Sequence[Mapping[str, Any]]) -> Tr
         for winner, by_pid in found
     )
     return Transfers(tuple(labels.values()), rows)
+
+
+def _each_once(winners: Iterable[Tuned]) -> list[Tuned]:
+    """Settings that are the best on several problems, as joint ones are, with the names of all."""
+    found: list[Tuned] = []
+    for one in winners:
+        same = [o for o in found if (o.method, o.settings) == (one.method, one.settings)]
+        if same:
+            named = f"{same[0].problem}, {one.problem}"
+            found[found.index(same[0])] = replace(same[0], problem=named)
+        else:
+            found.append(one)
+    return found
 
 
 def _by_problem(winner: Tuned, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ from lambda_hat.report.formatting import format_count, format_duration, format_e
 from lambda_hat.store import Store
 from lambda_hat.tables.transfer import Transfers
 from lambda_hat.terminal.printing import Terminal
-from lambda_hat.terminal.tables import llc_table, transfer_table
+from lambda_hat.terminal.tables import llc_tables, transfer_table
 from lambda_hat.trial import ESTIMATED, NOISY, ProblemItem
 
 
@@ -57,7 +57,8 @@ class LLCConsole(Terminal):
     ) -> None:
         """Shows the final tables, failures, and the paths of the results."""
         if rows:
-            self.out.print(llc_table(rows))
+            for table in llc_tables(rows):
+                self.out.print(table)
             if moved is not None:
                 self.out.print(transfer_table(moved))
             self.show_facts({"every run": f"{store.llc_table}", "artifacts": f"{store.artifacts}"})

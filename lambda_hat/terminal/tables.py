@@ -144,24 +144,33 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The estimates of `parsl-llc`, one line each."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("problem", "sampler", "seed"):
-        table.add_column(name, no_wrap=name != "problem")
-    for name in ("LLC", "reference", "error", *COST):
-        table.add_column(name, justify="right", no_wrap=True)
+def llc_tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The estimates of `parsl-llc`: a table a problem, one line a run."""
+    problems: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        problems.setdefault(row["pid"], []).append(row)
+    return [_llc_table(group) for group in problems.values()]
+
+
+def _llc_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    first = rows[0]
+    title = f"[bold]{escape(first['problem'])}[/] [dim]{first['pid']}[/]"
+    if first["llc_ref"] is not None:
+        title += f"  reference LLC {format_estimate(first['llc_ref'], first['se_ref'])}"
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    for name in ("sampler", "seed"):
+        table.add_column(name, no_wrap=True)
+    for name in ("LLC", "error", *COST):
+        table.add_column(name, justify="right", no_wrap=name != "LLC")
     for row in rows:
         noisy = " [red]noisy[/]" if row["status"] == NOISY else ""
         joint = math.hypot(row["se_hat"] or 0.0, row["se_ref"] or 0.0)
         table.add_row(
-            escape(row["problem"]),
             row["method"],
             str(row["seed"]),
             format_estimate(row["llc_hat"], row["se_hat"]) + noisy
             if row["status"] in ESTIMATED
             else "failed",
-            format_estimate(row["llc_ref"], row["se_ref"]),
             format_estimate(row["error"], joint),
             *_cost(row),
         )
