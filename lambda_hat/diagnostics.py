@@ -7,8 +7,11 @@ loss, singular or not, so its ratio to d tells a wrong sampler without knowing t
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
+from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ with warnings.catch_warnings():  # ArviZ 0.23 announces its next version at ever
     warnings.simplefilter("ignore", FutureWarning)
     import arviz
 
+_STATS = importlib.import_module("arviz_stats.base") if find_spec("arviz_stats") else None
+"""Where ArviZ has Pareto smoothing from its version 1 on."""
 LEFT_BASIN = 2.0
 """A chain has left the basin when its own LLC exceeds this many times d."""
 
@@ -39,6 +44,26 @@ def ess(values: np.ndarray, kind: str) -> float:
     # ArviZ 1 has no default for the two quantiles of the tail.
     quantiles: dict[str, Any] = {"prob": (0.05, 0.95)} if kind == "tail" else {}
     return _finite(arviz.ess(_chains_first(values), method=kind, **quantiles), 0.0)
+
+
+def weighed(draws: Draws) -> tuple[Draws, dict[str, float]]:
+    """Draws of an approximation with the weights that make them draws of the posterior.
+
+    Their importance ratios are Pareto-smoothed (Vehtari, Simpson, Gelman, Yao & Gabry 2024). The
+    shape of the ratios' tail, k-hat, says whether that works: above 0.7 it does not.
+
+    Returns:
+        The draws, and `khat`; draws without ratios as they are, and nothing.
+    """
+    ratios = draws.log_ratio
+    if not ratios.size or np.isnan(ratios).all():
+        return draws, {}
+    centred = ratios.ravel() - np.nanmax(ratios)
+    # ArviZ 1 takes log likelihoods, whose ratios are the inverse; ArviZ 0.23 log ratios.
+    smoothed: Any = _STATS.array_stats.psislw(-centred) if _STATS else arviz.psislw(centred)
+    log_weights, khat = smoothed
+    weights = np.exp(log_weights - np.max(log_weights)).reshape(ratios.shape)
+    return replace(draws, weight=weights), {"khat": _finite(khat, math.inf)}
 
 
 def diagnose(draws: Draws, *, target: Target, init_loss: float) -> dict[str, Any]:

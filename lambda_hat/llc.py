@@ -3,8 +3,8 @@
     llc_hat = nbeta * (E_p[L_n(w)] - L_n(w*)),
 
 with the weighted mean over draws in place of E_p. Its standard error is the draws' standard
-deviation over the square root of their effective number (ArviZ, chains split), shrunk by Kish's
-factor where draws weigh differently.
+deviation over the square root of their effective number (ArviZ, chains split); where draws weigh
+differently, that of the weighted deviations.
 """
 
 from __future__ import annotations
@@ -76,13 +76,14 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
     # Differences first: a loss much larger than its changes would drown them in rounding.
     excess = loss - init_loss
     mean = float((weight * excess).sum())
-    variance = float((weight * (excess - mean) ** 2).sum())
+    effective = effective_draws(excess)
     kish = 1.0 / float((weight**2).sum() * weight.size)
-    ess = effective_draws(excess) * kish
+    # Each draw with its own weight: the heaviest need not lie where the others do.
+    variance = weight.size * float(((weight * (excess - mean)) ** 2).sum())
     return Estimate(
         llc_hat=nbeta * mean,
-        se_hat=nbeta * float(np.sqrt(variance / ess)),
-        ess=ess,
+        se_hat=nbeta * float(np.sqrt(variance / effective)),
+        ess=effective * kish,
         burn_in=start,
         work=draws.work_total,
     )

@@ -15,6 +15,8 @@ from lambda_hat.references.gate import Gate
 
 RHAT = 1.05
 ESS_BULK = 100.0
+KHAT = 0.7
+"""Tail of importance ratios beyond which their means cannot be trusted (Vehtari et al. 2024)."""
 INTERVAL = 0.1
 """Largest half width of the joint 95 % interval, relative to the reference."""
 SIGMAS = 1.96
@@ -53,6 +55,8 @@ def check_trial(
         gates.append(_rhat(_number(diagnostics["rhat"], math.inf)))
     if "ess_bulk" in diagnostics:
         gates.append(_ess(_number(diagnostics["ess_bulk"], 0.0)))
+    if "khat" in diagnostics:
+        gates.append(_khat(_number(diagnostics["khat"], math.inf)))
     if llc_ref is not None:
         gates.append(_interval(interval(se, se_ref, llc_ref)))
     return tuple(gates)
@@ -62,14 +66,16 @@ def noise(gates: tuple[Gate, ...]) -> float:
     """How uncertain a noisy estimate is, relative to the reference.
 
     The largest of: its interval's half width; 10 % times how far R - 1 is beyond what is allowed;
-    10 % times the square root of how many times too few its effective draws are. It is 10 % where
-    a gate is just missed, and grows with what is missing, so that more draws always score better.
+    10 % times k-hat over what is allowed; 10 % times the square root of how many times too few its
+    effective draws are. It is 10 % where a gate is just missed, and grows with what is missing, so
+    that more draws always score better.
     """
     measured = {gate.name: math.inf if gate.value is None else gate.value for gate in gates}
     rhat, ess = measured.get("rhat", 1.0), measured.get("ess_bulk", math.inf)
     return max(
         measured.get("interval", 0.0),
         INTERVAL * (rhat - 1.0) / (RHAT - 1.0),
+        INTERVAL * max(0.0, measured.get("khat", 0.0)) / KHAT,
         INTERVAL * math.sqrt(ESS_BULK / ess) if ess > 0 else math.inf,
     )
 
@@ -90,6 +96,16 @@ def _ess(ess: float) -> Gate:
     holds = f"The chains mix: bulk ESS is {ess:,.0f}, at least {ESS_BULK:.0f}."
     fails = f"Bulk ESS is {ess:.3g}, below {ESS_BULK:.0f}: too few draws. Take more steps."
     return Gate("ess_bulk", ess, ESS_BULK, passed, True, holds if passed else fails)
+
+
+def _khat(khat: float) -> Gate:
+    passed = khat <= KHAT
+    holds = f"The weights hold: k-hat is {khat:.2f}, at most {KHAT}."
+    fails = (
+        f"k-hat is {khat:.2f}, above {KHAT}: a few draws carry the weight, as the mixture "
+        "is too far from the posterior. Take a better fit, or `correction: ais`."
+    )
+    return Gate("khat", khat, KHAT, passed, False, holds if passed else fails)
 
 
 def _interval(width: float) -> Gate:

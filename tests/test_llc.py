@@ -18,6 +18,7 @@ def draws(loss: np.ndarray, weight: np.ndarray | None = None, **fields: np.ndarr
         "weight": np.ones_like(loss) if weight is None else weight,
         "distance": np.ones_like(loss),
         "virial": nothing,
+        "log_ratio": nothing,
         "acceptance": nothing,
         "divergence": np.zeros_like(loss),
         "energy": nothing,

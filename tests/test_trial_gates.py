@@ -14,7 +14,7 @@ from lambda_hat.runners.run_method import run_method_trial
 from lambda_hat.store import read_json
 from lambda_hat.tables.best import shortlist_of
 from lambda_hat.trial import TrialResult
-from lambda_hat.trial_gates import ESS_BULK, INTERVAL, RHAT, check_trial, interval, noise
+from lambda_hat.trial_gates import ESS_BULK, INTERVAL, KHAT, RHAT, check_trial, interval, noise
 
 GOOD = {"rhat": 1.01, "ess_bulk": 500.0}
 
@@ -34,6 +34,8 @@ def test_the_interval_is_joint_and_to_each_side() -> None:
         ({"rhat": RHAT + 0.001}, "rhat"),
         ({"rhat": None}, "rhat"),
         ({"ess_bulk": ESS_BULK - 1}, "ess_bulk"),
+        ({"khat": KHAT + 0.01}, "khat"),
+        ({"khat": None}, "khat"),
         ({"se": 1.01 * INTERVAL * 5.0 / 1.96}, "interval"),
     ],
 )

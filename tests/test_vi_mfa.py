@@ -16,13 +16,18 @@ import targets
 from jaxtyping import Array
 from scipy import stats
 
+from lambda_hat.conf.compose import compose_problem
 from lambda_hat.conf.samplers import VIConfig
 from lambda_hat.conf.search_space import SEARCH_SPACE
-from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.diagnostics import weighed
+from lambda_hat.llc import Estimate, NoEstimate, estimate_llc
+from lambda_hat.problems import build_problem
+from lambda_hat.problems.exact import product_llc
 from lambda_hat.samplers import annealed, loop, vi_mfa
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
 from lambda_hat.target import Target, make_target
+from lambda_hat.trial_gates import KHAT, check_trial
 
 N, GAMMA = 1000, 1.0
 NBETA = N / np.log(N)
@@ -378,3 +383,43 @@ def test_the_gradients_of_moves_are_counted():
     least, most = (moves * annealed.GROUPS * annealed.PARTICLES * (k + 4 / 3) for k in (1, 32))
     assert least < runner.draws().work_total - probes - fit < most
     assert runner.draws().loss.shape == (vi_mfa.MOVES, annealed.GROUPS)
+
+
+WEIGHED = VIConfig(lr=0.02, M=4, r=2, steps=4_000, eval_draws=20_000, correction="psis")
+
+
+def weighed_estimate(target: Target, *, seed: int = 0) -> tuple[Estimate, float]:
+    """The estimate from draws weighed by the posterior, and k-hat."""
+    draws, found = weighed(run(target, WEIGHED, seed=seed).draws())
+    estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=target.init_loss, trim=False)
+    return estimate, found["khat"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_hold_where_k_hat_is_small(seed):
+    exact = product_llc(NBETA, GAMMA, dims=(1, 1), powers=(1, 2))
+    target = targets.monomial((1, 2), n=N, gamma=GAMMA, dtype="float32")
+    found, khat = weighed_estimate(target, seed=seed)
+    assert khat < KHAT and found.se_hat < 0.06 * exact
+    assert abs(found.llc_hat - exact) < 3 * found.se_hat
+
+
+def test_weights_that_cannot_be_trusted_say_so():
+    settings = {"model": "deep_linear", "data": "small", "overrides": DEEP}
+    target = build_problem(compose_problem(settings)).target("float32")
+    _, khat = weighed_estimate(target)
+    (gate,) = check_trial({"khat": khat}, se=0.1, llc_ref=None, se_ref=None)
+    assert khat > KHAT and not gate.passed and "k-hat" in gate.sentence
+
+
+DEEP = {"model": {"widths": [4, 3, 2]}, "posterior": {"gamma": GAMMA}}
+
+
+def test_only_a_mixture_that_is_to_be_weighed_has_ratios():
+    target = targets.noisy_squares(3, n=100, gamma=GAMMA, dtype="float32")
+    draws = run(target, SHORT).draws()
+    same, found = weighed(draws)
+    assert same is draws and found == {} and np.isnan(draws.log_ratio).all()
+    weighing = run(target, replace(SHORT, correction="psis")).draws()
+    assert np.array_equal(weighing.loss, draws.loss)
+    assert np.ptp(weighed(weighing)[0].weight) > 0

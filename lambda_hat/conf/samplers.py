@@ -109,8 +109,9 @@ class VIConfig(SamplerConfig):
     eval_draws: int = bounded(4_000, least=100, do="The standard error needs them.")
     """Fresh, independent draws of the fitted mixture behind the estimate, at most; fewer where
     their losses over all data would cost more than the fit; none if corrected."""
-    correction: Literal["none", "ais"] = "none"
-    """`ais` moves particles from the fitted mixture to the posterior, by tempered HMC."""
+    correction: Literal["none", "psis", "ais"] = "none"
+    """`ais` moves particles from the fitted mixture to the posterior, by tempered HMC; `psis`
+    weighs the mixture's draws by the posterior, and k-hat says whether that holds."""
     ais_steps: int = bounded(50, least=1, do="Raise it.")
     """Temperatures between the two, each with a move of every particle."""
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from lambda_hat.references.engine import Attempt, Cost
+from lambda_hat.samplers.base import Draw, Info
 from lambda_hat.samplers.loop import Progress
 from lambda_hat.store import digest_bytes, quarantine, write_bytes
 
@@ -134,8 +135,13 @@ def _progress(header: dict[str, Any], arrays: dict[str, np.ndarray], like: Any) 
 
 
 def _block(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {
+    found = {
         name.removeprefix(prefix): values
         for name, values in arrays.items()
         if name.startswith(prefix)
     }
+    if not found:
+        return {}
+    # A file of an earlier version lacks the fields that there were not; no chain needs them.
+    nothing = np.full_like(found["loss"], np.nan)
+    return {**dict.fromkeys((*Draw._fields, *Info._fields), nothing), **found}

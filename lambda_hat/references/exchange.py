@@ -205,7 +205,8 @@ def build(form: Form, structure: Structure) -> Sampler:
         distance = jnp.sum(shift**2, axis=-1)
         pull = arrays.nbeta * jnp.sum(shift * state.slope[-1], axis=-1)
         value = state.loss[-1]
-        return Draw(value, jnp.ones_like(value), distance, pull + arrays.gamma * distance)
+        virial, nothing = pull + arrays.gamma * distance, jnp.full_like(value, jnp.nan)
+        return Draw(value, jnp.ones_like(value), distance, virial, nothing)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
         return {"step_size": settings.step_scale * jnp.exp(state.tuning.log_step_size[-1])}

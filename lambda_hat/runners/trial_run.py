@@ -14,7 +14,7 @@ import jax
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.conf.schema import ConfigError, ProblemConfig
-from lambda_hat.diagnostics import diagnose
+from lambda_hat.diagnostics import diagnose, weighed
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import load_target, noted, pinned_jax, versions
@@ -187,7 +187,8 @@ def _sample(
 
 def _estimate(known: TrialResult, runner: Runner, trace: Path) -> TrialResult:
     """The estimate from the draws, unless chains have left the basin that it is of."""
-    draws, target = runner.draws(), runner.target
+    target = runner.target
+    draws, tail = weighed(runner.draws())
     trim, init_loss = runner.method.TRIM_TRANSIENT, target.init_loss
     estimate = estimate_llc(draws, nbeta=target.nbeta, init_loss=init_loss, trim=trim)
     about = {name: getattr(known, name) for name in ("pid", "target", "method", "seed")}
@@ -199,6 +200,7 @@ def _estimate(known: TrialResult, runner: Runner, trace: Path) -> TrialResult:
     diagnostics = {
         **diagnose(draws, target=target, init_loss=init_loss),
         **runner.summary(),
+        **tail,
         "burn_in": estimate.burn_in,
         "warmup_cut": runner.progress.warmup_cut,
     }

@@ -150,7 +150,8 @@ def means(arrays: Arrays, scale: Array, particles: Particles) -> Draw:
     distance = jnp.mean(jnp.sum((scale * particles.z) ** 2, axis=-1), axis=1)
     loss = (jnp.mean(particles.potential, axis=1) - 0.5 * arrays.gamma * distance) / arrays.nbeta
     weight = jnp.full_like(loss, particles.temperature >= 1.0)
-    return Draw(loss, weight, distance, jnp.mean(particles.virial, axis=1))
+    virial, nothing = jnp.mean(particles.virial, axis=1), jnp.full_like(loss, jnp.nan)
+    return Draw(loss, weight, distance, virial, nothing)
 
 
 def _weigh(

@@ -27,6 +27,9 @@ class Draw(NamedTuple):
     """|w - w*|^2."""
     virial: Float[Array, " chains"]
     """(w - w*) . grad U, whose exact mean is d; NaN where no full gradient is at hand."""
+    log_ratio: Float[Array, " chains"]
+    """log p - log q, up to a constant, of a draw of an approximation q that is to be weighed by it;
+    NaN for any other."""
 
 
 class Info(NamedTuple):
@@ -54,6 +57,7 @@ class Draws:
     weight: np.ndarray
     distance: np.ndarray
     virial: np.ndarray
+    log_ratio: np.ndarray
     acceptance: np.ndarray
     divergence: np.ndarray
     energy: np.ndarray

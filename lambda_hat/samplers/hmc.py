@@ -183,4 +183,4 @@ def hamiltonian_draw(arrays: Arrays, chains: Any) -> Draw:
     loss = (-chains.logdensity - 0.5 * arrays.gamma * distance) / arrays.nbeta
     shift = chains.position - arrays.w_star
     virial = -jnp.sum(shift * chains.logdensity_grad, axis=-1)
-    return Draw(loss, jnp.ones_like(loss), distance, virial)
+    return Draw(loss, jnp.ones_like(loss), distance, virial, jnp.full_like(loss, jnp.nan))

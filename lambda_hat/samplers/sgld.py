@@ -158,7 +158,8 @@ def build(form: Form, structure: Structure) -> Sampler:
         losses = jax.vmap(lambda w: loss(form, arrays, w))(w)
         distance = jax.vmap(lambda w: squared_distance(arrays, w))(w)
         weight = jnp.full_like(losses, eta(settings, i))
-        return Draw(losses, weight, distance, jnp.full_like(losses, jnp.nan))
+        nothing = jnp.full_like(losses, jnp.nan)
+        return Draw(losses, weight, distance, nothing, nothing)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
         p = preconditioner(settings, state.second_moment, settings.num_warmup)

@@ -121,6 +121,8 @@ class Settings(NamedTuple):
     r: int
     batch_size: int
     lr: float
+    weighed: int
+    """1 where draws of the mixture are weighed by the posterior."""
     num_probes: int
     memory: float
     corrected: int
@@ -161,6 +163,7 @@ def settings_of(config: Config) -> Settings:
         config.r,
         config.batch_size,
         float(config.lr),
+        int(config.correction == "psis"),
         probes,
         MEMORY[mode],
         int(mode == "adam"),
@@ -370,14 +373,19 @@ def build(form: Form, structure: Structure) -> Sampler:
             found = annealed.means(arrays, state.whitening, state.particles)
             return found._replace(loss=jnp.where(i < settings.num_fit, fitting, found.loss))
         q = unpack(state.flat, arrays.w_star.shape[0])
-        w = arrays.w_star + state.whitening * draws_of(q, normal(key, num_chains, arrays, settings))
+        z = draws_of(q, normal(key, num_chains, arrays, settings))
+        w = arrays.w_star + state.whitening * z
         losses = jax.lax.cond(
             i < settings.num_fit,
             lambda: fitting,
             lambda: jax.vmap(lambda w: loss(form, arrays, w))(w),
         )
         distance = jax.vmap(lambda w: squared_distance(arrays, w))(w)
-        return Draw(losses, jnp.ones_like(losses), distance, jnp.full_like(losses, jnp.nan))
+        density, nothing = density_of(q), jnp.full_like(losses, jnp.nan)
+        energy = arrays.nbeta * losses + 0.5 * arrays.gamma * distance
+        ratio = -energy - jax.vmap(lambda z: log_density(density, z))(z)
+        ratio = jnp.where(settings.weighed, ratio, jnp.nan)
+        return Draw(losses, jnp.ones_like(losses), distance, nothing, ratio)
 
     def summary(arrays: Arrays, settings: Settings, state: State) -> dict[str, Array]:
         log_weights = jax.nn.log_softmax(state.flat[:, 0])
