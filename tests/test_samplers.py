@@ -273,7 +273,7 @@ def test_losses_over_all_data_cost_no_more_than_the_steps(name: str, n: int, bat
     else:
         steps, draws = config.steps * config.M * config.num_samples * batch, 4 * plan.num_draws
         most = config.eval_draws
-    assert draws * n / 3 <= steps or draws == LEAST_DRAWS
+    assert draws * n / 3 <= steps or draws == 4 * LEAST_DRAWS
     assert draws <= most
     if n == 100:
         assert draws >= 4_000  # Nothing is saved where there is nothing to save.

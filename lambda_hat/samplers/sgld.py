@@ -77,7 +77,7 @@ def plan(config: Config, target: Target) -> Plan:
     """Draws evenly spaced after warm-up: `max_draws`, or as many as cost what the steps do."""
     num_warmup, chains = num_warmup_of(config), config.num_chains
     steps = config.steps - num_warmup
-    affordable = affordable_draws(target, steps * chains * config.batch) // chains
+    affordable = affordable_draws(target, steps * chains * config.batch, chains)
     thin = max(1, -(-steps // min(config.max_draws, affordable)))
     return Plan(num_warmup, steps // thin, thin)
 

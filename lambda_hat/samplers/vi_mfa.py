@@ -138,7 +138,7 @@ def plan(config: Config, target: Target) -> Plan:
         num_warmup = config.steps + config.ais_steps + SETTLING
         return Plan(num_warmup, MOVES, 1, WARMUP_SHARE, (config.steps,))
     rows = config.steps * config.M * config.num_samples * config.batch_size
-    most = affordable_draws(target, rows) // NUM_CHAINS
+    most = affordable_draws(target, rows, NUM_CHAINS)
     return Plan(config.steps, min(-(-config.eval_draws // NUM_CHAINS), most), 1, WARMUP_SHARE)
 
 
