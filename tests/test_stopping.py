@@ -63,7 +63,7 @@ def test_a_run_in_pieces_ends_at_the_same_draw(
     draw, pieces = chains.Chains.draw, []
 
     def cut(self: chains.Chains, num_draws: int, deadline: float) -> None:
-        until = min(num_draws, self.num_draws + 700)
+        until = min(num_draws, self.num_draws + 400)
         pieces.append(until)
         draw(self, until, deadline)
 
