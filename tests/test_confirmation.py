@@ -173,6 +173,17 @@ def test_luck_is_found_out() -> None:
     assert winner(study, runs_of(study, None, None)).best.confirmation is not None
 
 
+def test_runs_of_the_best_alone_do_not_have_it_lose_to_luck() -> None:
+    study = Study(5.0, 5.2)
+    best, lucky = runs_of(study, 5.02, 4.98), runs_of(study, 5.1, 4.9, of=1)
+    alone = [{**run, "seed": 1000 + k, "llc_hat": 5.3} for k, run in enumerate(best * 2)]
+    found = winner(study, best, lucky, alone).best
+    assert found.row["hyperparams"]["M"] == 2, "parsl-llc --from ran it again, and only it"
+    assert found.confirmation is not None and found.confirmation.num_runs == 6, "all are told"
+    both = [{**run, "seed": 1000 + k, "llc_hat": 5.0} for k, run in enumerate(lucky * 2)]
+    assert winner(study, best, lucky, alone, both).best.row["hyperparams"]["M"] == 3
+
+
 def test_tuned_is_better_where_the_intervals_say_so_and_only_there() -> None:
     study = Study(5.0)
     tuned = runs_of(study, 5.02, 4.98, 5.05, 5.01)

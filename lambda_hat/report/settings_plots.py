@@ -113,10 +113,8 @@ def _setting_axis(axes: Axes, rows: pd.DataFrame, name: str, which: str = "x") -
     return values.astype(float)
 
 
-LEVELS = (0.0, 0.05, 0.1, 0.3, 1.0, math.inf)
-"""Relative errors at which the shades of the contour change."""
 SHADES = (0.85, 0.55, 0.3, 0.12, 0.0)
-"""Opacity of the shade between two levels: darkest where the error is smallest."""
+"""Opacity of the shades of the contour: darkest where the error is smallest."""
 
 
 @with_report_style
@@ -144,16 +142,16 @@ def important_settings(trials: pd.DataFrame, method: str) -> Figure:
     if len(names) < 2:
         plane.remove()
         return figure
-    _contour(plane, rows, (names[0], names[1]), colour, marker)
-    levels = ", ".join(format_percent(level) for level in LEVELS[1:-1])
+    steps = _contour(plane, rows, (names[0], names[1]), colour, marker)
+    levels = ", ".join(format_percent(level) for level in steps)
     footnote(figure, [f"darker: smaller error, steps at {levels}", "× failed"])
     return figure
 
 
 def _contour(
     axes: Axes, rows: pd.DataFrame, names: tuple[str, str], colour: str, marker: str
-) -> None:
-    """Shades the error over two settings, and draws the trials."""
+) -> list[float]:
+    """Shades the error over two settings, and draws the trials; returns where shades change."""
     x, y = _setting_axis(axes, rows, names[0]), _setting_axis(axes, rows, names[1], "y")
     errors, tips = relative_error(rows), describe_trials(rows)
     for some, style in (
@@ -166,9 +164,19 @@ def _contour(
     places = to_axes.transform(np.column_stack([x, y]))
     field = _interpolate(places, np.asarray(errors.fillna(10.0).clip(1e-6, 10.0)))
     grid = np.linspace(0.0, 1.0, field.shape[0])
-    shades: dict[str, Any] = {"levels": LEVELS, "colors": [colour] * len(SHADES), "alpha": SHADES}
-    axes.contourf(grid, grid, field, transform=axes.transAxes, zorder=0.5, **shades)
+    steps = _steps(field)
+    shades = SHADES[: len(steps)] + SHADES[-1:]
+    style: dict[str, Any] = {"levels": [0.0, *steps, math.inf], "alpha": shades}
+    style["colors"] = [colour] * len(shades)
+    axes.contourf(grid, grid, field, transform=axes.transAxes, zorder=0.5, **style)
     axes.set(xlim=limits[0], ylim=limits[1])
+    return steps
+
+
+def _steps(field: np.ndarray) -> list[float]:
+    """Up to four errors that part a field into shades, each with one digit that is not 0."""
+    shares = np.linspace(0.0, 1.0, len(SHADES) + 1)[1:-1]
+    return sorted({float(f"{step:.0e}") for step in np.quantile(field, shares)})
 
 
 def _interpolate(places: np.ndarray, errors: np.ndarray, size: int = 60) -> np.ndarray:

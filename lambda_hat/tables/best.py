@@ -14,6 +14,7 @@ from typing import Any
 from lambda_hat.tables.confirmation import (
     Confirmation,
     Gain,
+    comparable_runs,
     confirm,
     confirm_defaults,
     full_settings,
@@ -222,7 +223,7 @@ def winner_of(
     shortlist = replace(shortlist, best=best) if best else shortlist
     settings = [Setting(row, confirm(row, runs)) for row in shortlist.rows]
     confirmed = [one for one in settings if one.confirmation is not None]
-    best = min(confirmed, key=_confirmed_rank) if confirmed else settings[0]
+    best = _best_confirmed(confirmed, runs) if confirmed else settings[0]
     good = [one for one in confirmed or settings if one.is_good]
     cheapest = min(good, key=lambda one: one.cost.rank) if good else None
     untuned = confirm_defaults(best.row, runs)
@@ -249,9 +250,10 @@ def chosen_jointly(lists: Mapping[Study, Shortlist], runs: Sequence[Row]) -> dic
             joint.setdefault(method, []).append(shortlist)
     chosen = {}
     for method, group in joint.items():
+        compared = [run for one in group for run in comparable_runs(one.best, runs)]
         by_number = [{row["trial_number"]: row for row in one.best} for one in group]
         shared = [n for n in by_number[0] if all(n in rows for rows in by_number)]
-        ranked = {n: _joint_rank([rows[n] for rows in by_number], runs) for n in shared}
+        ranked = {n: _joint_rank([rows[n] for rows in by_number], compared) for n in shared}
         confirmed = {n: rank for n, rank in ranked.items() if rank is not None}
         if shared:
             chosen[method] = min(confirmed, key=confirmed.__getitem__) if confirmed else shared[0]
@@ -268,8 +270,12 @@ def _joint_rank(rows: Sequence[Row], runs: Sequence[Row]) -> tuple[float, float,
     return statistics.fmean(failed), statistics.fmean(noisy), statistics.fmean(off)
 
 
-def _confirmed_rank(one: Setting) -> Any:
-    return one.confirmation.rank if one.confirmation else ()
+def _best_confirmed(settings: Sequence[Setting], runs: Sequence[Row]) -> Setting:
+    """The best of these, going by runs that do it justice: `comparable_runs`."""
+    compared = comparable_runs([one.row for one in settings], runs)
+    found = [(confirm(one.row, compared) or one.confirmation, one) for one in settings]
+    ranked = [(known.rank, one) for known, one in found if known is not None]
+    return min(ranked, key=lambda pair: pair[0])[1]
 
 
 def shortlists(rows: Iterable[Row]) -> dict[Study, Shortlist]:

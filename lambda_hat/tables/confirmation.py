@@ -16,7 +16,7 @@ from typing import Any
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.compose import compose_sampler
 from lambda_hat.intervals import error_of_difference, error_of_mean
-from lambda_hat.trial import ESTIMATED, NOISY, finite
+from lambda_hat.trial import ESTIMATED, NOISY, derive_seed, finite
 from lambda_hat.trial_gates import SIGMAS
 
 Row = Any
@@ -123,15 +123,46 @@ def confirm_defaults(best: Row, runs: Iterable[Row]) -> Confirmation | None:
 
 
 def _confirm(settings: Mapping[str, Any], like: Row, runs: Iterable[Row]) -> Confirmation | None:
+    found = _repeating(settings, like, runs)
+    return _summed_up(found, like["llc_ref"]) if found else None
+
+
+def _repeating(settings: Mapping[str, Any], like: Row, runs: Iterable[Row]) -> list[Row]:
+    """The runs of these settings on a trial's target, with its budget and other seeds."""
     same = {name: like.get(name) for name in ("pid", "target", "method", "budget_sec")}
-    found = [
+    return [
         run
         for run in runs
         if all(run.get(name) == value for name, value in same.items())
         and is_run_of(settings, run)
         and run["seed"] != like["seed"]
     ]
-    return _summed_up(found, like["llc_ref"]) if found else None
+
+
+def confirming_seed(name: str, number: int) -> int:
+    """The seed of a run that confirms a trial, by the trial's id."""
+    return derive_seed("confirm", name, number)
+
+
+def comparable_runs(trials: Sequence[Row], runs: Sequence[Row]) -> list[Row]:
+    """The runs that a choice between trials goes by.
+
+    They are the ones that confirm each, and of others those with seeds that all of them have run
+    with. Runs of the best alone, as `parsl-llc --from` makes them, would have it lose to luck that
+    nobody has looked at again.
+
+    Args:
+        trials: Of one study, with different settings.
+        runs: Rows of `llc_runs.parquet`.
+    """
+    found = [(trial, _repeating(settings_of(trial), trial, runs)) for trial in trials]
+    seeds = [{run["seed"] for run in some} for _, some in found if some]
+    shared = set.intersection(*seeds) if seeds else set()
+    kept = []
+    for trial, some in found:
+        own = {confirming_seed(trial["trial_id"], number) for number in range(len(some))}
+        kept += [run for run in some if run["seed"] in own | shared]
+    return kept
 
 
 def is_run_of(settings: Mapping[str, Any], run: Row) -> bool:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from lambda_hat.plugin import Plugin
 from lambda_hat.tables.best import shortlist_of
-from lambda_hat.tables.confirmation import full_settings, settings_of
-from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
+from lambda_hat.tables.confirmation import confirming_seed, full_settings, settings_of
+from lambda_hat.trial import ProblemItem, TrialSpec
 
 
 class EndedStudy(Protocol):
@@ -48,7 +48,7 @@ def confirming_specs(study: EndedStudy, num_seeds: int) -> list[TrialSpec]:
             problem=study.problem.spec,
             method=study.method,
             hyperparams=settings,
-            seed=derive_seed("confirm", name, number),
+            seed=confirming_seed(name, number),
             budget_sec=budget,
             plugin=plugin,
         )
