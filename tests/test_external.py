@@ -151,6 +151,18 @@ def test_a_loss_that_is_none_is_one_sentence(folder, fault):
     assert says in said and "\n" not in said
 
 
+def test_batch_statistics_that_weights_of_zero_hide_are_found() -> None:
+    def normed(params, batch):
+        x = batch["x"] - batch["x"].mean(axis=0)
+        return (x @ params["w"] - batch["y"]) ** 2
+
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((9, 2)), "y": rng.standard_normal(9)}
+    params = {"w": np.zeros(2)}
+    with pytest.raises(ConfigError, match="each row alone"):
+        check_loss(form_of(normed, params), data, flat(params), "normed")
+
+
 def test_a_bad_loss_ends_the_command_before_anything_starts(folder, monkeypatch, capsys):
     bad = "\ndef bad(params, batch):\n    print('hello')\n    return loss(params, batch).mean()\n"
     source = folder / "own_logistic.py"
