@@ -131,6 +131,8 @@ def estimate(
 class _ThisThread:
     """A pool that runs a task at once where it is asked to, so that Ctrl-C ends it."""
 
+    num_workers = 1
+
     def submit(
         self,
         function: TaskFunction,

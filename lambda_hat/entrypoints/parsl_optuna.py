@@ -192,6 +192,7 @@ def _tune_and_confirm(
         reference=plan.reference,
         pool=pool,
         run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
+        run_help="lambda_hat.runners.help_reference:help_reference",
         run_trial=TRIAL_RUNNER,
         observer=console,
         warn=console.warn,

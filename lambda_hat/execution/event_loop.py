@@ -78,6 +78,11 @@ class EventLoop:
         self._outstanding += 1
         future.add_done_callback(lambda done: self._events.put(_Ended(on_end, done)))
 
+    @property
+    def num_outstanding(self) -> int:
+        """How many futures are followed that have not ended."""
+        return self._outstanding
+
     def look_with(self, look: Callable[[], None]) -> None:
         """Has `look()` called every `LOOK_SEC`."""
         self._look = look

@@ -72,6 +72,11 @@ class LazyPool:
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
 
+    @property
+    def num_workers(self) -> int:
+        """See `TaskPool.num_workers`; none before the first task."""
+        return 0 if self._pool is None else self._pool.num_workers
+
     def submit(self, function: TaskFunction, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """See `TaskPool.submit`."""
         if self._pool is None:

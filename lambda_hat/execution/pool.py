@@ -16,6 +16,11 @@ TaskFunction = Callable[..., Any] | str
 class TaskPool(Protocol):
     """Where tasks run."""
 
+    @property
+    def num_workers(self) -> int:
+        """How many tasks run at once, at most."""
+        ...
+
     def submit(
         self,
         function: TaskFunction,
@@ -47,11 +52,6 @@ class TaskPool(Protocol):
 
 class Pool(TaskPool, Protocol):
     """Workers that are there."""
-
-    @property
-    def num_workers(self) -> int:
-        """How many tasks run at once, at most."""
-        ...
 
     @property
     def num_busy(self) -> int:

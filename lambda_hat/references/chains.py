@@ -182,9 +182,13 @@ class Chains:
             identity=self._task.identity,
             tuning=self._tuning,
             attempts=self._attempts,
-            progress=self._runner.progress,
+            progress=self._to_save(),
         )
         self._saved = time.monotonic()
+
+    def _to_save(self) -> Progress:
+        """What of their progress the file has."""
+        return self._runner.progress
 
     def _look(self, progress: Progress) -> None:
         """Between two chunks: writes the file and tells how the chains stand, now and then."""

@@ -9,8 +9,10 @@ short chains that begin elsewhere whether that was enough.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +23,11 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references.annealing import OutOfTime
 from lambda_hat.references.chains import Chains, Task
-from lambda_hat.references.checkpoint import load_checkpoint
+from lambda_hat.references.checkpoint import Checkpoint, load_checkpoint
 from lambda_hat.references.elsewhere import look_elsewhere
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gates import check_elsewhere, not_checked_elsewhere
+from lambda_hat.references.split import SplitChains, help_chains, is_dear
 from lambda_hat.samplers import hmc
 from lambda_hat.store import digest
 
@@ -37,7 +40,7 @@ give 800 of the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
-_LAYOUT = 2
+_LAYOUT = 3
 """Of the chains' state in their file: those of another are begun anew."""
 _ELSEWHERE_KEY = 1
 """What the key of chains from elsewhere is folded with; theirs is the seed's."""
@@ -94,14 +97,13 @@ def sample_hmc(
         tuning = Tuning(**stored.tuning) if stored else first
         attempts = stored.attempts if stored else ()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
-        resume = stored.rebuild if stored else None
         while True:
-            chains = _chains(task, tuning, attempts, resume)
+            chains = _chains(task, tuning, attempts, stored)
             result, other = _run(chains, tuning, config.num_draws, deadline)
             if other is None:
                 return result
             because = "divergences" if other.target_accept > tuning.target_accept else "ess_bulk"
-            tuning, attempts, resume = other, chains.given_up(because), None
+            tuning, attempts, stored = other, chains.given_up(because), None
 
 
 def confirm_hmc(
@@ -131,7 +133,7 @@ def confirm_hmc(
     work, gate = 0.0, not_checked_elsewhere()
     with jax.enable_x64(True):
         tuning = Tuning(**stored.tuning)
-        chains = _chains(task, tuning, stored.attempts, stored.rebuild)
+        chains = _chains(task, tuning, stored.attempts, stored)
         key = jax.random.fold_in(jax.random.key(seed), _ELSEWHERE_KEY)
         try:
             other = look_elsewhere(
@@ -153,6 +155,26 @@ def confirm_hmc(
     return replace(result, cost=result.cost + cost, **told)
 
 
+def help_hmc(
+    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, checkpoint: Path
+) -> int:
+    """Helps another process that runs `sample_hmc`, while it draws; see `help_chains`.
+
+    Args:
+        problem: what that one samples.
+        config: as it has it.
+        budget_sec: wall time of this process.
+        seed: of the chains.
+        checkpoint: that one's file.
+
+    Returns:
+        How many times it went on with a chain; 0 where there was nothing to do.
+    """
+    deadline, task = time.monotonic() + budget_sec, _task(problem, config, seed, checkpoint, None)
+    with jax.enable_x64(True):
+        return help_chains(task, functools.partial(_hmc_config, task), deadline=deadline)
+
+
 def _task(
     problem: Problem, config: ReferenceConfig, seed: int, checkpoint: Path, watch: Watch | None
 ) -> Task:
@@ -165,18 +187,19 @@ def identity_of(problem: Problem, config: ReferenceConfig, seed: int) -> str:
     return digest([problem.pid, problem.target_id, seed, settings])
 
 
-def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:
-    """Chains at their starts, or where `resume` left them."""
+def _chains(
+    task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], stored: Checkpoint | None
+) -> Chains:
+    """Chains at their starts, or where `stored` left them."""
+    config, resume = _hmc_config(task, tuning._asdict()), stored.rebuild if stored else None
+    split = is_dear(task.problem.target(hmc.DTYPE))
+    kind = SplitChains if split else functools.partial(Chains, method=hmc)
+    return kind(task, config=config, tuning=tuning._asdict(), attempts=attempts, resume=resume)
+
+
+def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
     steps = task.config.num_warmup + task.config.num_draws
-    settings = _chain_settings(task.config) | tuning._asdict()
-    return Chains(
-        task,
-        hmc,
-        HMCConfig(**{"steps": steps, **settings}),
-        tuning=tuning._asdict(),
-        attempts=attempts,
-        resume=resume,
-    )
+    return HMCConfig(**{"steps": steps, **_chain_settings(task.config), **tuning})
 
 
 def _run(

@@ -15,8 +15,16 @@ from lambda_hat.store.files import (
     write_bytes,
     write_json,
 )
-from lambda_hat.store.layout import Store, partial_beside, trace_beside
-from lambda_hat.store.lock import LOCK_SEC, FolderBusy, Holder, holder_of, lock_folder
+from lambda_hat.store.layout import Store, partial_beside, trace_beside, wanted_beside
+from lambda_hat.store.lock import (
+    LOCK_SEC,
+    FolderBusy,
+    Holder,
+    claim,
+    holder_of,
+    is_claimed,
+    lock_folder,
+)
 
 __all__ = [
     "DISK_FAULTS",
@@ -27,12 +35,14 @@ __all__ = [
     "Holder",
     "Store",
     "canonical_json",
+    "claim",
     "content_id",
     "digest",
     "digest_bytes",
     "holder_of",
     "lock_folder",
     "partial_beside",
+    "is_claimed",
     "is_disk_fault",
     "quarantine",
     "read_or_quarantine",
@@ -42,6 +52,7 @@ __all__ = [
     "strict",
     "trace_beside",
     "unwritable",
+    "wanted_beside",
     "write_bytes",
     "write_json",
 ]

@@ -20,6 +20,11 @@ def partial_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
+def wanted_beside(out: Path) -> Path:
+    """Where a reference that goes to `out` says which draws it wants, while others may help."""
+    return out.with_name("hmc_chains.wanted.json")
+
+
 @dataclass(frozen=True)
 class Store:
     """The two folders of a run: artifacts (shared between runs) and results."""

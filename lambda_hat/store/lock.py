@@ -54,6 +54,43 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def claim(path: Path) -> Iterator[bool]:
+    """Whether this process alone holds a file, until the block or the process ends.
+
+    Uses flock. Where there is none nobody can know, and the one that asks has it: see `is_claimed`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        yield _try_flock(handle, fcntl.LOCK_EX) is not False
+    finally:
+        os.close(handle)
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether another process holds a file, and can be seen to."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return _try_flock(handle, fcntl.LOCK_SH) is False
+    finally:
+        os.close(handle)
+
+
+def _try_flock(handle: int, kind: int) -> bool | None:
+    """Whether it was there to be had; None where there is no flock."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 @dataclass(frozen=True)
 class Holder:
     """Whose results folder it is, or was."""

@@ -19,6 +19,7 @@ from lambda_hat.store.reports import TrialReports
 from lambda_hat.trial import REFERENCE_KEYS, ProblemItem, Reference, TrialResult
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.groups import StudyGroup, groups_of
+from lambda_hat.tuning.idle_workers import IdleWorkers
 from lambda_hat.tuning.reference_plan import ReferencePlan
 from lambda_hat.tuning.results import Results
 from lambda_hat.tuning.study import Asked, Study
@@ -46,6 +47,7 @@ class Scheduler:
         pool: Runs the tasks.
         run_reference: The reference function of the contracts.
         run_trial: The trial function of the contracts.
+        run_help: Helps `run_reference` in another worker; None where nothing does.
         observer: Is told what happens.
         warn: Is told what was found damaged.
         loop: Calls back as tasks end; by default a loop of its own.
@@ -66,6 +68,7 @@ class Scheduler:
         warn: Callable[[str], None],
         loop: EventLoop | None = None,
         confirm: Callable[[Study], None] = lambda study: None,
+        run_help: TaskFunction | None = None,
     ):
         self._groups: dict[ProblemItem, list[StudyGroup]] = {}
         for group in groups_of(studies):
@@ -73,11 +76,18 @@ class Scheduler:
                 self._groups.setdefault(study.problem, []).append(group)
         self._store, self._results = store, results
         self._plan, self._pool = reference, pool
-        self._run_reference = run_reference
+        self._run_reference, self._run_help = run_reference, run_help
         self._trials = Trials(store, pool, run_trial, warn)
         self._observer, self._warn = observer, warn
         self._loop, self._confirm = loop or EventLoop(results.write), confirm
-        if any(study.prunes for study in studies):
+        self._idle = IdleWorkers(
+            store,
+            pool,
+            self._loop,
+            most=reference.settings.get("num_chains", 4) - 1,
+            submit=self._submit_help,
+        )
+        if run_help is not None or any(study.prunes for study in studies):
             self._loop.look_with(self._look)
         self._running: dict[Future, tuple[Study, Asked, TrialReports]] = {}
         """What may be stopped early."""
@@ -106,21 +116,31 @@ class Scheduler:
         return reference if there and self._plan.is_final(reference) else None
 
     def _submit_reference(self, problem: ProblemItem) -> None:
-        path = self._store.reference(problem.pid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        future = self._pool.submit(
-            self._run_reference,
-            dict(problem.spec),
-            str(path),
-            budget_sec=self._plan.budget_sec,
-            settings=dict(self._plan.settings),
-            artifacts_dir=str(self._store.artifacts),
-            deadline_sec=deadline_of(self._plan.budget_sec),
-        )
+        self._store.reference(problem.pid).parent.mkdir(parents=True, exist_ok=True)
+        future = self._submit_to(self._run_reference, problem, self._plan.budget_sec)
         self._observer.reference_started(problem)
+        if self._run_help is not None:
+            self._idle.reference_started(problem)
         self._loop.follow(future, lambda done: self._reference_ended(problem, done))
 
+    def _submit_help(self, problem: ProblemItem, seconds: float) -> Future:
+        assert self._run_help is not None
+        return self._submit_to(self._run_help, problem, seconds)
+
+    def _submit_to(self, function: TaskFunction, problem: ProblemItem, seconds: float) -> Future:
+        """Has a worker work on the reference of a problem for so many seconds."""
+        return self._pool.submit(
+            function,
+            dict(problem.spec),
+            str(self._store.reference(problem.pid)),
+            budget_sec=seconds,
+            settings=dict(self._plan.settings),
+            artifacts_dir=str(self._store.artifacts),
+            deadline_sec=deadline_of(seconds),
+        )
+
     def _reference_ended(self, problem: ProblemItem, future: Future) -> None:
+        self._idle.reference_ended(problem)
         if (error := error_of(future)) is not None:
             longer = " Raise --hmc-budget" if isinstance(error, DeadlineExceeded) else ""
             self._fail(problem, f"its reference could not be computed: {sentence(error)}{longer}")
@@ -199,7 +219,9 @@ class Scheduler:
         self._loop.follow(future, ended)
 
     def _look(self) -> None:
-        """Takes up what running trials report; those that the pruner is done with are stopped."""
+        """Takes up what running trials report, stops those that the pruner is done with, and has
+        workers that would be idle help."""
+        self._idle.look()
         for study, asked, reports in self._running.values():
             study.look(asked, reports)
 
