@@ -172,7 +172,7 @@ def test_a_run_in_pieces_gives_the_same_number(alone: EngineResult, tmp_path: Pa
     found, draws = lead(tmp_path, budget_sec=0.0), set[int]()
     while not found.finished:
         draws.add(found.draws)
-        found = lead(tmp_path, budget_sec=found.cost.total + 0.5)
+        found = lead(tmp_path, budget_sec=found.cost.total + 0.1)
     assert len(draws) > 1 and same(found, alone)
 
 
