@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -390,6 +392,56 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+# Parsl's monitoring
+
+
+@pytest.fixture
+def monitored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDA_HAT_MONITORING", "1")
+
+
+def test_one_switch_has_parsl_keep_a_database_of_all_tasks(
+    monitored: None, config_file: Path, tmp_path: Path
+) -> None:
+    with open_pool(parsl_config=config_file, run_dir=tmp_path / "run") as pool:
+        assert pool.submit("toy_apps:add", 1).result(TIMEOUT) == 2
+        assert isinstance(pool.submit("toy_apps:absent").exception(TIMEOUT), TaskFailed)
+    with closing(sqlite3.connect(tmp_path / "run" / "monitoring.db")) as database:
+        tasks = database.execute("SELECT task_func_name, task_time_returned FROM task").fetchall()
+        ran = database.execute("SELECT hostname, task_try_time_running FROM try").fetchall()
+        (memory,) = database.execute(
+            "SELECT max(psutil_process_memory_resident) FROM resource"
+        ).fetchone()
+        (workers,) = database.execute("SELECT max(worker_count) FROM node").fetchone()
+    assert sorted(name for name, _ in tasks) == ["absent", "add"]
+    assert all(returned for _, returned in tasks)
+    assert len(ran) == 2 and all(host and began for host, began in ran)
+    assert memory > 1e7 and workers == 2
+
+
+def test_a_killed_command_leaves_no_monitoring(
+    monitored: None, config_file: Path, tmp_path: Path
+) -> None:
+    note = tmp_path / "note"
+    words = [config_file, tmp_path / "run", "toy_apps:hold_the_interpreter_lock", 120, note]
+    command = [sys.executable, str(TESTS / "toy_driver.py"), *map(str, words)]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        _wait_for(lambda: len(lines(note)) == 2 or process.poll() is not None)
+        processes = _processes_of(psutil.Process(process.pid), tmp_path / "run")
+        names = [" ".join(one.cmdline()) for one in processes]
+        assert sum("monitoring" in name or "spawn_main" in name for name in names) >= 2, names
+        process.kill()
+        assert _survivors(processes, within=30.0) == []
+
+
+def test_a_switch_that_is_none_is_told_in_a_sentence(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMBDA_HAT_MONITORING", "on")
+    with pytest.raises(ConfigError, match="LAMBDA_HAT_MONITORING must be a whole number, but got"):
+        load_parsl_config(config_file)
 
 
 # Configurations

@@ -111,6 +111,11 @@ PARSL: dict[str, Callable[[], bool]] = {
     "DataFlowKernel.run_dir": lambda: (
         "self.run_dir = make_rundir(config.run_dir)" in inspect.getsource(part(KERNEL).__init__)
     ),
+    "MonitoringHub.dbm_proc and executor.zmq_monitoring, with .process": lambda: (
+        "self.dbm_proc = SpawnProcess(" in text_of("parsl.monitoring.monitoring")
+        and executor().zmq_monitoring is None
+        and "self.process = process" in text_of("parsl.monitoring.radios.zmq_router")
+    ),
     "errors WorkerLost and ManagerLost": lambda: (
         issubclass(part(f"{ERRORS}:WorkerLost"), Exception)
         and issubclass(part(f"{ERRORS}:ManagerLost"), Exception)

@@ -18,6 +18,7 @@ import psutil
 from lambda_hat.conf.checks import ConfigError
 from lambda_hat.execution import local
 from lambda_hat.execution.blocks import is_known
+from lambda_hat.execution.monitoring import add_monitoring
 from lambda_hat.execution.parsl_internals import (
     stop_when_no_block_starts,
     use_addresses,
@@ -65,6 +66,7 @@ def load_parsl_config(path: Path) -> Config:
     if not isinstance(config, Config):
         kind = type(config).__name__
         raise ConfigError([f"fresh_config() in {path} must return a parsl Config, but got {kind}."])
+    add_monitoring(config)
     return config
 
 

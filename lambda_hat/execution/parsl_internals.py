@@ -105,6 +105,15 @@ def is_pool_lost(error: BaseException) -> bool:
     return isinstance(error, ManagerLost)
 
 
+def monitoring_pids(config: Config) -> list[int]:
+    """The processes that keep the database of a started Config's monitoring, if it has one."""
+    if config.monitoring is None:
+        return []
+    executors: Sequence[Any] = config.executors
+    routers = [e.zmq_monitoring.process for e in executors if e.zmq_monitoring is not None]
+    return [one.pid for one in (config.monitoring.dbm_proc, *routers) if one.pid is not None]
+
+
 # The interchange: the process between this one and the workers.
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from lambda_hat.execution import parsl_internals
 from lambda_hat.execution.blocks import describe, end_blocks, is_known, num_workers
 from lambda_hat.execution.errors import PoolLost
+from lambda_hat.execution.monitoring import Guard
 from lambda_hat.execution.pool import TaskFunction, check_deadline, name_of
 from lambda_hat.execution.signals import blocked
 from lambda_hat.execution.task import Task
 from lambda_hat.execution.watchdog import Watchdog
-from lambda_hat.execution.worker import run_task
+from lambda_hat.execution.worker import NamedTask
 
 if TYPE_CHECKING:
     from parsl.config import Config
@@ -106,6 +107,7 @@ class ParslPool:
     def _start(self, config: Config) -> None:
         with blocked(signal.SIGINT, signal.SIGHUP):  # A Ctrl-C must not reach the interchange.
             self._kernel = parsl_internals.start_kernel(config)
+            self._guard = Guard(config)
         self._folder = parsl_internals.run_folder(self._kernel)
         self._log = _log_to(self._folder / "parsl.log")
         self._markers = self._folder / "running"
@@ -124,8 +126,10 @@ class ParslPool:
             tidy.start()
             tidy.join(CLEAN_UP_SEC)  # It would wait for ever for an interchange that dies now.
             if not tidy.is_alive():
+                self._guard.leave()
                 return
         self._abandon()
+        self._guard.strike()
         parsl_internals.forget(self._kernel)
 
     def _clean_up(self) -> None:
@@ -151,8 +155,7 @@ class ParslPool:
             marker = str(self._markers / task.attempt)
             done = parsl_internals.submit(
                 self._kernel,
-                run_task,
-                task.function_name,
+                NamedTask(task.function_name),
                 task.args,
                 task.kwargs,
                 marker=marker,

@@ -16,6 +16,7 @@ import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,20 @@ def run_task(
         finally:
             faulthandler.cancel_dump_traceback_later()
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """`run_task` for one function, under whose name Parsl's logs and monitoring know the task."""
+
+    function_name: str
+
+    @property
+    def __name__(self) -> str:
+        return self.function_name.partition(":")[2]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return run_task(self.function_name, *args, **kwargs)
 
 
 def import_runners(function_name: str) -> None:
