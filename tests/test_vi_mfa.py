@@ -23,7 +23,7 @@ from lambda_hat.diagnostics import weighed
 from lambda_hat.llc import Estimate, NoEstimate, estimate_llc
 from lambda_hat.problems import build_problem
 from lambda_hat.problems.exact import product_llc
-from lambda_hat.samplers import annealed, loop, vi_mfa
+from lambda_hat.samplers import annealed, loop, vi_mfa, whitening
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.mixture import Mixture, density_of, log_density, pack, place, unpack
 from lambda_hat.target import Target, make_target
@@ -189,7 +189,7 @@ def test_whitening_is_the_posterior_width_of_a_quadratic():
 def test_the_width_solves_its_equation():
     target = targets.square_sum(CURVATURE, n=N, gamma=GAMMA, dtype="float32")
     moment = jnp.asarray([0.0, 1e-4, 1.0])
-    s = vi_mfa.width(target.arrays, moment)
+    s = whitening.width(target.arrays, moment)
     assert np.allclose(s * (NBETA * np.sqrt(moment) + GAMMA * s), 1.0, rtol=1e-5)
 
 

@@ -1,11 +1,8 @@
 """VI: q(w) = sum_m pi_m N(w; w* + S mu_m, S (A_m A_m^T + diag(s_m^2)) S), fitted to the ELBO.
 
 A mixture of M factor analysers of rank r (Ghahramani & Hinton 1996) minimises
-E_q[log q + U], where U = nbeta L_n + gamma/2 |w - w*|^2. The expectation is stratified: it is
-sum_m pi_m E_{q_m}[..], so the weights pi have exact derivatives (Morningstar et al. 2021).
-Draws are reparametrised and log q holds its own parameters fixed, "sticking the landing"
-(Roeder, Wu & Duvenaud 2017): where q is the posterior, the gradient vanishes draw by draw.
-S whitens by the gradient's moments near w*; see `whitening` and docs/vi_mfa.md.
+E_q[log q + U], where U = nbeta L_n + gamma/2 |w - w*|^2 (`elbo`). S whitens by the gradient's
+moments near w* (`whitening`); docs/vi_mfa.md has the derivations.
 """
 
 from __future__ import annotations
@@ -20,17 +17,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lambda_hat.conf.samplers import VIConfig as Config
 from lambda_hat.samplers import annealed
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.elbo import elbo_gradient, scale_gradient
 from lambda_hat.samplers.mixture import (
     Mixture,
     density_of,
     draws_of,
     log_density,
     pack,
-    place,
     unpack,
 )
 from lambda_hat.samplers.recording import affordable_draws
 from lambda_hat.samplers.shapes import rounded_up, rows_of, shares
+from lambda_hat.samplers.whitening import MEMORY, NUM_PROBES, whitening
 from lambda_hat.target import (
     Arrays,
     Form,
@@ -38,7 +36,6 @@ from lambda_hat.target import (
     Target,
     draw_minibatch,
     loss,
-    loss_on,
     num_rows,
     squared_distance,
 )
@@ -52,12 +49,6 @@ NUM_CHAINS = 4
 WARMUP_SHARE = 0.75
 SETTLING, MOVES = 30, 100
 """Moves of the particles once they have arrived at the posterior, before the draws and for them."""
-NUM_PROBES = 1_000
-"""Minibatch gradients behind S."""
-MEMORY = {"none": 0.0, "rmsprop": 0.99, "adam": 0.999}
-"""Decay of the second moment per probe."""
-GUIDE_MEMORY = 0.9
-"""Decay of the moment that says how far from w* to probe."""
 SPREAD = 0.5
 """Distance between components at the start, in whitened widths, whatever the dimension."""
 LOGIT_RATE = 0.1
@@ -175,16 +166,6 @@ def refusal(target: Target, config: Config) -> str | None:
     return None
 
 
-def width(arrays: Arrays, second_moment: Float[Array, " d"]) -> Float[Array, " d"]:
-    """The S_i > 0 that solves S_i (nbeta sqrt(v_i) + gamma S_i) = 1.
-
-    It is the virial identity E[(w - w*)_i dU/dw_i] = 1 with root-mean-square sizes for its two
-    factors; on a diagonal quadratic, probed at that width, 1/sqrt(nbeta h_i + gamma).
-    """
-    pull = arrays.nbeta * jnp.sqrt(second_moment)
-    return 2.0 / (pull + jnp.sqrt(pull**2 + 4.0 * arrays.gamma))
-
-
 def build(form: Form, structure: Structure) -> Sampler:
     """VI on the targets of one form."""
     optimiser: Any = optax.scale_by_adam()
@@ -202,24 +183,6 @@ def build(form: Form, structure: Structure) -> Sampler:
         noise = jax.random.normal(key, (1 + d + structure.r, number), dtype)
         used = jnp.arange(1 + d + structure.r) < 1 + d + jnp.minimum(settings.r, d)
         return (used[:, None] * noise).T
-
-    def whitening(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Array:
-        """S from moments of the minibatch loss gradient, all 1 without probes."""
-
-        def probe(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            guide, moment = carry
-            batch_key, point_key = jax.random.split(jax.random.fold_in(key, t))
-            batch = minibatch(batch_key, arrays, settings)
-            shift = width(arrays, guide) * jax.random.normal(point_key, guide.shape, guide.dtype)
-            g = jax.grad(lambda w: loss_on(form, arrays, batch, w))(arrays.w_star + shift)
-            guide = GUIDE_MEMORY * guide + (1.0 - GUIDE_MEMORY) * g**2
-            return guide, settings.memory * moment + (1.0 - settings.memory) * g**2
-
-        ones = jnp.ones_like(arrays.w_star)
-        _, moment = jax.lax.fori_loop(0, settings.num_probes, probe, (ones, ones))
-        left = settings.corrected * settings.memory**settings.num_probes
-        moment = jnp.maximum(moment - left, 0.0) / (1.0 - left)
-        return jnp.where(settings.num_probes > 0, width(arrays, moment), ones)
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         whiten_key, start_key = jax.random.split(key)
@@ -240,7 +203,15 @@ def build(form: Form, structure: Structure) -> Sampler:
         logits = jnp.where(place_of < settings.M, 0.0, UNUSED).astype(dtype)
         q = Mixture(logits, unit * noise[:, 0], loading, jnp.log(unit) + noise[:, 1])
         flat = pack(q)
-        scale = whitening(whiten_key, arrays, settings)
+        scale = whitening(
+            whiten_key,
+            form,
+            arrays,
+            lambda key: minibatch(key, arrays, settings),
+            num_probes=settings.num_probes,
+            memory=settings.memory,
+            corrected=settings.corrected,
+        )
         zero = jnp.zeros((), dtype)
         report = jnp.zeros(len(Report._fields))
         particles = annealed.none_yet(d, dtype) if structure.annealed else None
@@ -249,54 +220,13 @@ def build(form: Form, structure: Structure) -> Sampler:
     def gradients(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State
     ) -> tuple[Array, Array]:
-        """Those of E_q[log q + U] as the module's docstring has them, and its parts.
-
-        Each component has the gradient of its own part, times its weight in the sum. As many
-        groups of components are gone through as the trial uses.
-
-        Returns:
-            The gradient by `flat`; E_q[log q + U], E_q[log q] and E_q[L] as an array.
-        """
+        """Those of `elbo_gradient`, on a minibatch of the step's own."""
         batch_key, sample_key = jax.random.split(key)
-        scale, d = state.whitening, state.whitening.shape[0]
         batch = minibatch(batch_key, arrays, settings)
-        fixed = unpack(state.flat, d)
-        density, weights = density_of(fixed), jax.nn.softmax(fixed.logits)
-
-        def one(z: Array) -> Array:
-            w = arrays.w_star + scale * z
-            value = loss_on(form, arrays, batch, w)
-            energy = arrays.nbeta * value + 0.5 * arrays.gamma * squared_distance(arrays, w)
-            logq = log_density(density, z)
-            return jnp.stack([logq + energy, logq, value])
-
         keys = jax.vmap(lambda m: jax.random.fold_in(sample_key, m))(jnp.arange(structure.M))
         noise = jax.vmap(lambda key: normal(key, structure.num_samples, arrays, settings))(keys)
-
-        def mean(row: Array, noise: Array) -> tuple[Array, Array]:
-            _, shift, loading, log_scale = (leaf[0] for leaf in unpack(row[None], d))
-            found = jax.vmap(one)(place(noise[:, 1:], shift, loading, log_scale)).mean(axis=0)
-            return found[0], found
-
-        def group(g: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            first = g * structure.group
-
-            def mine(x: Array) -> Array:
-                return jax.lax.dynamic_slice_in_dim(x, first, structure.group)
-
-            (_, found), own = jax.vmap(jax.value_and_grad(mean, has_aux=True))(
-                mine(state.flat), mine(noise)
-            )
-            news = (mine(weights)[:, None] * own, found)
-            return jax.tree.map(
-                lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, first, 0), carry, news
-            )
-
-        nothing = jnp.zeros_like(state.flat), jnp.zeros((structure.M, 3), scale.dtype)
-        groups = -(-settings.M // structure.group)
-        gradient, parts = jax.lax.fori_loop(0, groups, group, nothing)
-        means = weights @ parts
-        return gradient.at[:, 0].set(weights * (parts[:, 0] - means[0])), means
+        used = {"num_used": settings.M, "group": structure.group}
+        return elbo_gradient(form, arrays, batch, state.flat, state.whitening, noise, **used)
 
     def fit(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
@@ -310,7 +240,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         done = i.astype(value.dtype) / settings.num_fit
         rate = settings.lr * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
         rates = jnp.full(flat.shape[1], rate).at[0].multiply(LOGIT_RATE)
-        news = Report(value - logq, -logq, mean_loss, _scale_gradient(flat, gradient, scale.size))
+        news = Report(value - logq, -logq, mean_loss, scale_gradient(flat, gradient, scale.size))
         share = jnp.maximum(1.0 / (i + 1.0), REPORT_SHARE)
         report = jnp.where(finite, report + share * (jnp.stack(news) - report), report)
         flat, num_skipped = flat - rates * direction, num_skipped + ~finite
@@ -411,13 +341,6 @@ def build(form: Form, structure: Structure) -> Sampler:
         return found | {"virial_ratio": 1.0 + report.scale_gradient / arrays.w_star.shape[0]}
 
     return Sampler(init, step, draw, summary)
-
-
-def _scale_gradient(flat: Array, gradient: Array, d: int) -> Array:
-    """Derivative along z -> (1 + e) z for all of q at once."""
-    by_size = jnp.vdot(flat[:, 1:], gradient[:, 1:])
-    scales = slice(1 + d, 1 + 2 * d)
-    return by_size + jnp.sum((1.0 - flat[:, scales]) * gradient[:, scales])
 
 
 def _work(form: Form, arrays: Arrays, structure: Structure, settings: Settings, i: Array) -> Array:
