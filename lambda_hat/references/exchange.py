@@ -26,6 +26,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lambda_hat.references import ladder
+from lambda_hat.references.rung_metric import (
+    Moments,
+    covariance_of,
+    no_moments,
+    observe,
+    root_of,
+    times,
+)
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
 from lambda_hat.target import Arrays, Form, Target, logdensity, loss
@@ -37,9 +45,6 @@ TRIM_TRANSIENT = False
 JITTER = 10.0
 """The largest step over the smallest; between them each transition draws its own, log-uniformly."""
 FIRST_STEP_SIZE = 0.3
-LEAST_DRAWS = 5
-DRAWS_A_POSITION = 10.0
-"""Positions of adaptation that count as one draw: they depend on each other."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,6 @@ class Tuning(NamedTuple):
     log_step_size: Float[Array, " moving"]
     root: Array
     """Of the metric: Cholesky factors of a covariance [moving, d, d], or widths [moving, d]."""
-
-
-class Moments(NamedTuple):
-    """Of the positions in one round of adaptation, as sums of shifts from w*."""
-
-    seen: Float[Array, ""]
-    """Positions of each rung."""
-    shift: Float[Array, "moving d"]
-    square: Array
-    """Outer products [moving, d, d], or squares [moving, d]."""
 
 
 class Totals(NamedTuple):
@@ -170,7 +165,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             round_trips=jnp.zeros(structure.num_chains, jnp.int32),
             init_loss=loss(form, arrays, arrays.w_star),
             tuning=Tuning(temperatures, steps, root),
-            moments=_no_moments(root),
+            moments=no_moments(root),
             totals=_no_totals(structure, position.dtype),
         )
 
@@ -230,7 +225,7 @@ def _starts(
         return position, covariance
 
     position, covariance = jax.vmap(at)(temperatures)
-    return position, _root(covariance[1:])
+    return position, root_of(covariance[1:])
 
 
 def _move(
@@ -253,20 +248,20 @@ def _move(
         tempered = arrays._replace(nbeta=temperature * arrays.nbeta)
 
         def density(z: Array) -> Array:
-            return logdensity(form, tempered, position + _times(root, z))
+            return logdensity(form, tempered, position + times(root, z))
 
         shift = position - arrays.w_star
         start = blackjax_hmc.HMCState(
             jnp.zeros_like(position),
             -tempered.nbeta * value - 0.5 * arrays.gamma * jnp.vdot(shift, shift),
-            _times(root.T, -tempered.nbeta * slope - arrays.gamma * shift),
+            times(root.T, -tempered.nbeta * slope - arrays.gamma * shift),
         )
         jitter_key, kernel_key = jax.random.split(key)
         jitter = JITTER ** -jax.random.uniform(jitter_key, dtype=position.dtype)
         unit = jnp.ones_like(position)
         end, info = kernel(kernel_key, start, density, jitter * step_size, unit, length)
         energy = 0.5 * jnp.vdot(info.momentum, info.momentum) - start.logdensity
-        return position + _times(root, end.position), info, energy
+        return position + times(root, end.position), info, energy
 
     of_a_rung = jax.vmap(one, in_axes=(0, None, None, None, 0))
     return jax.vmap(of_a_rung)(
@@ -334,7 +329,7 @@ def _adapt(arrays: Arrays, state: State, settings: Settings, acceptance: Array, 
     rounds, tuning = settings.rounds, state.tuning
     error = jnp.mean(acceptance, axis=1) - settings.target_accept
     steps = tuning.log_step_size + ladder.gain(rounds, i) * error
-    moments = _observe(state.moments, state.position[1:] - arrays.w_star)
+    moments = observe(state.moments, state.position[1:] - arrays.w_star)
     state = state._replace(tuning=tuning._replace(log_step_size=steps), moments=moments)
     closes = jnp.any(i == jnp.asarray(rounds.closes))
     return jax.lax.cond(closes, lambda: _close(state, i + 1 >= rounds.end), lambda: state)
@@ -346,47 +341,11 @@ def _close(state: State, last: Array) -> State:
     rejection = 1.0 - jnp.mean(totals.swap, axis=1) / totals.iterations
     temperatures = ladder.equal_rejection(old.temperatures, rejection, len(rejection) + 1)
     between = ladder.Between.of(old.temperatures[1:], temperatures[1:])
-    covariance = between.interpolate(_covariance(state.moments, old.root))
-    new = Tuning(temperatures, between.interpolate(old.log_step_size), _root(covariance))
+    covariance = between.interpolate(covariance_of(state.moments, old.root))
+    new = Tuning(temperatures, between.interpolate(old.log_step_size), root_of(covariance))
     return state._replace(
         tuning=jax.tree.map(lambda x, y: jnp.where(last, x, y), old, new),
         moments=jax.tree.map(jnp.zeros_like, state.moments),
         totals=jax.tree.map(jnp.zeros_like, totals),
         round_trips=jnp.zeros_like(state.round_trips),
     )
-
-
-def _no_moments(root: Array) -> Moments:
-    shift = jnp.zeros((root.shape[0], root.shape[-1]), root.dtype)
-    return Moments(jnp.zeros((), root.dtype), shift, jnp.zeros_like(root))
-
-
-def _observe(moments: Moments, shift: Float[Array, "moving chains d"]) -> Moments:
-    """The moments with one more position of every replica."""
-    outer = moments.square.ndim == 3
-    square = jnp.einsum("rci,rcj->rij", shift, shift) if outer else jnp.sum(shift**2, axis=1)
-    return Moments(
-        moments.seen + shift.shape[1],
-        moments.shift + jnp.sum(shift, axis=1),
-        moments.square + square,
-    )
-
-
-def _covariance(moments: Moments, root: Array) -> Array:
-    """Of the positions, mixed with the old metric where they are few."""
-    mean = moments.shift / moments.seen
-    d, outer = mean.shape[-1], root.ndim == 3
-    centre = mean[:, :, None] * mean[:, None, :] if outer else mean**2
-    old = root @ jnp.swapaxes(root, 1, 2) if outer else root**2
-    share = (d + LEAST_DRAWS) if outer else LEAST_DRAWS
-    share = share / (share + moments.seen / DRAWS_A_POSITION)
-    return (1.0 - share) * (moments.square / moments.seen - centre) + share * old
-
-
-def _root(covariance: Array) -> Array:
-    """Cholesky factors of matrices [.., d, d] with a leading axis, or square roots of widths."""
-    return jnp.linalg.cholesky(covariance) if covariance.ndim == 3 else jnp.sqrt(covariance)
-
-
-def _times(root: Array, z: Float[Array, " d"]) -> Float[Array, " d"]:
-    return root @ z if root.ndim == 2 else root * z
