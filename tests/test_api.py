@@ -133,7 +133,7 @@ def test_what_is_told_by_nothing_is_refused(tmp_path: Path) -> None:
     assert "'lock', a lock" in said and "put the function into a module" in said
     typed: dict[str, Any] = {"__name__": "__main__"}
     exec("def loss(params, batch): return batch['h'][:, 0]", typed)
-    assert "text is not kept" in refused(tmp_path, loss=typed["loss"])
+    assert "but this one was typed in" in refused(tmp_path, loss=typed["loss"])
 
 
 SCRIPT = """

@@ -106,7 +106,7 @@ class Content:
         try:
             yield textwrap.dedent(inspect.getsource(code))
         except OSError:
-            raise self._refused(name, "a function whose text is not kept") from None
+            raise self._without_text(name) from None
         yield self.digest([function.__defaults__, function.__kwdefaults__], function.__name__)
         found = {free: known[free] for free in outer_names(code) if free in known}
         yield from self._values({**found, **closed_over(function)})
@@ -146,8 +146,14 @@ class Content:
         for part in reduced:
             yield self.digest(list(part) if isinstance(part, Iterator) else part, name)
 
+    def _without_text(self, name: str) -> ConfigError:
+        what = f"`{name}`, to which it refers," if name else "this one"
+        rule = f"{self._what} must have a text that can be read, and all that it calls"
+        do = "Put it into a file, or into a cell of a notebook"
+        return ConfigError([f"{rule}, but {what} was typed in or made by exec. {do}."])
+
     def _refused(self, name: str, kind: str) -> ConfigError:
-        place = f"{self._what} refers to {name!r}" if name else f"{self._what} is one"
+        place = f"it refers to {name!r}" if name else "it is itself"
         rule = "Everything that a loss refers to must be told by its content"
         do = "Give it to the function with its data, or put the function into a module"
         return ConfigError([f"{rule}, but {place}, {kind}. {do}."])
