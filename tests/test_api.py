@@ -133,6 +133,9 @@ def test_what_is_told_by_nothing_is_refused(tmp_path: Path) -> None:
     assert "'lock', a lock" in said and "put the function into a module" in said
     typed: dict[str, Any] = {"__name__": "__main__"}
     exec("def loss(params, batch): return batch['h'][:, 0]", typed)
+    assert "what was given has 0 [9, 2], 1 [8] (data)" in refused(
+        tmp_path, data=(np.zeros((9, 2)), np.zeros(8))
+    )
     assert "but this one was typed in" in refused(tmp_path, loss=typed["loss"])
 
 

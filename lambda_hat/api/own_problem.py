@@ -12,7 +12,7 @@ from lambda_hat.api.content import Content
 from lambda_hat.api.own_classes import reduced
 from lambda_hat.conf import ConfigError
 from lambda_hat.conf.array_files import check_arrays
-from lambda_hat.conf.own_files import digest_arrays
+from lambda_hat.conf.own_files import count_rows, digest_arrays
 from lambda_hat.store import digest_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def write_own(loss: Callable[..., Any], params: Any, data: Any, folder: Path) ->
         raise ConfigError([f"`loss` must be a function of (params, batch), but got {loss!r}."])
     weights, params = _taken_apart(params, "params")
     rows, batch = _taken_apart(data, "data")
+    shapes = {name.partition(" ")[2]: array.shape for name, array in rows.items()}
+    count_rows(shapes, "what was given", "data")
     if bad := [name for name, array in weights.items() if array.dtype.kind != "f"]:
         got = f"{bad[0].partition(' ')[2]!r} is {weights[bad[0]].dtype}"
         raise ConfigError([f"Parameters must be floating-point arrays, but {got}. {_ADVICE}"])
