@@ -199,11 +199,11 @@ def test_a_reference_that_outlasts_its_jobs_goes_on_in_the_next(
 ) -> None:
     monkeypatch.setenv("LAMBDA_HAT_SLURM_WALLTIME", "00:01:00")  # SLURM ends it within 90 s.
     # One engine, on a posterior whose transitions do not diverge: what goes on is its own chains.
-    settings, jobs = {"method": "hmc", "num_draws": 400_000}, set()
+    settings, jobs = {"method": "hmc", "num_draws": 15_000, "relative_se": 0}, set()
     with open_pool(parsl_config=CONFIG, run_dir=tmp_path / "parsl") as pool:
         future = pool.submit(
             "lambda_hat.runners.hmc_reference:run_hmc_reference",
-            {"model": "small", "data": "small", "overrides": {"posterior": {"gamma": 10.0}}},
+            {"model": "small", "data": "base", "overrides": {"data": {"n": 5_000}}},
             str(tmp_path / "artifacts" / "problems" / "p_0" / "ref.json"),
             budget_sec=1_200,
             settings=settings,
