@@ -130,40 +130,38 @@ def run(folder: Path, rows: Path, seeds: int, only: Sequence[str], end: float) -
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Of the seeds that every search has for every method and problem."""
+    """Of the seeds that a search and the default have for every method and problem."""
     logs: dict[tuple[int, str], dict[tuple[str, str], list[float]]] = {}
     for row in rows:
         errors = [math.log(max(row["errors"][str(count)], LEAST)) for count in AFTER]
         place = logs.setdefault((row["seed"], row["search"]), {})
         place[row["problem"], row["method"]] = errors
-    pairs = {pair for place in logs.values() for pair in place}
-    searches = [s for s in SEARCHES if any(search == s for _, search in logs)]
-    whole = [
-        seed
-        for seed in sorted({seed for seed, _ in logs})
-        if all(set(logs.get((seed, search), {})) == pairs for search in searches)
-    ]
-    print(f"{len(whole)} seeds, {len(pairs)} pairs of method and problem\n")
-    print(f"| search | {' | '.join(f'{count} trials' for count in AFTER)} |")
-    print(f"| --- {'| --- ' * len(AFTER)}|")
+    pairs = sorted({pair for place in logs.values() for pair in place})
+    means = {
+        place: np.mean([found[pair] for pair in pairs], axis=0)
+        for place, found in logs.items()
+        if len(found) == len(pairs)
+    }
+    print(f"{len(pairs)} pairs of method and problem\n")
+    print(f"| search | seeds | {' | '.join(f'{count} trials' for count in AFTER)} |")
+    print(f"| --- | --- {'| --- ' * len(AFTER)}|")
+    for search in SEARCHES:
+        seeds = [s for s, name in means if name == search and (s, DEFAULT) in means]
+        if seeds:
+            own = np.array([means[seed, search] for seed in seeds])
+            base = np.array([means[seed, DEFAULT] for seed in seeds])
+            cells = [_cell(own[:, k], base[:, k], search) for k in range(len(AFTER))]
+            print(f"| {search} | {len(seeds)} | {' | '.join(cells)} |")
 
-    def mean_logs(search: str) -> np.ndarray:
-        every = [[logs[seed, search][pair] for pair in sorted(pairs)] for seed in whole]
-        return np.array(every).mean(axis=1)  # [seeds, AFTER]
 
-    base = mean_logs(DEFAULT)
-    for search in searches:
-        own = mean_logs(search)
-        cells = []
-        for column in range(len(AFTER)):
-            cell = f"{100 * math.exp(own[:, column].mean()):.1f} %"
-            if search != DEFAULT:
-                ratio = own[:, column] - base[:, column]
-                half = 1.96 * error_of_mean(ratio)
-                ends = [math.exp(ratio.mean() + sign * half) for sign in (0, -1, 1)]
-                cell += " (x {:.2f}, {:.2f} to {:.2f})".format(*ends)
-            cells.append(cell)
-        print(f"| {search} | {' | '.join(cells)} |")
+def _cell(own: np.ndarray, base: np.ndarray, search: str) -> str:
+    """A search's error, and its ratio to the default's with a 95 % interval; logs by seed."""
+    cell = f"{100 * math.exp(own.mean()):.1f} %"
+    if search == DEFAULT:
+        return cell
+    middle, half = (own - base).mean(), 1.96 * error_of_mean(own - base)
+    ends = [math.exp(middle + sign * half) for sign in (0, -1, 1)]
+    return cell + " (x {:.2f}, {:.2f} to {:.2f})".format(*ends)
 
 
 if __name__ == "__main__":
