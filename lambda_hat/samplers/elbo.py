@@ -26,7 +26,7 @@ def elbo_gradient(
     *,
     num_used: Array | int,
     group: int,
-) -> tuple[Float[Array, "M p"], Float[Array, 3]]:
+) -> tuple[Float[Array, "M p"], Float[Array, " 3"]]:
     """The gradient by `flat` on a minibatch; E_q[log q + U], E_q[log q] and E_q[L].
 
     Each component has the gradient of its own part, times its weight in the sum.

@@ -130,7 +130,7 @@ class StudyGroup:
             return [(one, one.lose(asked, said)) for one, asked, _ in ended]
         results = [(s, one, r) for s, one, r in ended if isinstance(r, TrialResult)]
         score = self._told.get(asked.number)
-        if score is None:
+        if score is None and self.is_joint:
             score = statistics.fmean(s.score(result) for s, _, result in results)
         # The one that proposes comes last: what it has been told, all have.
         rows = [(s, s.tell(one, result, score)) for s, one, result in reversed(results)]

@@ -270,7 +270,7 @@ class Study:
         if result.status == PRUNED:
             return self._tell_pruned(asked, result)
         judged = result.judged(self.reference.llc_ref, self.reference.se_ref)
-        score = self.score(judged) if score is None else score
+        score = self.score(result) if score is None else score
         told = objectives_of(judged, score, self.settings.objectives, self.progress.worst)
         scored = replace(judged, objective=score, objectives=told)
         ended = Ended(asked.number, asked.spec, scored)
