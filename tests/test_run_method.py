@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -57,6 +58,25 @@ def test_metrics_are_what_the_contract_says(method: str, tmp_path: Path) -> None
     assert found["work"]["full_gradients"] > 0
     assert found["diagnostics"]["ess"] > 0 and not found["budget_exhausted"]
     assert set(SHORT[method]) <= set(found["hyperparams"])
+
+
+@pytest.mark.parametrize("method", sorted(SAMPLERS))
+def test_a_trial_with_other_numbers_compiles_nothing(method: str, tmp_path: Path) -> None:
+    """Not even a conversion: an array a length of warm-up was one program a trial."""
+    compiled: list[str] = []
+
+    def note(event: str, seconds: float, **about: Any) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    trial(tmp_path, method, seed=1, trial_id="r_1")
+    shorter = {key: int(0.9 * n) for key, n in SHORT[method].items() if n >= 200}
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        found = trial(tmp_path, method, seed=2, trial_id="r_2", settings=shorter)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert shorter and found["status"] == "complete" and not compiled
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:

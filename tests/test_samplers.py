@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import targets
+from blackjax.adaptation.staged_adaptation import build_schedule
 from jaxtyping import Array
 from known_answers import (
     FAMILIES,
@@ -33,6 +34,7 @@ from lambda_hat.samplers import load_method, loop, mclmc, program, sgld
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.recording import LEAST_DRAWS
+from lambda_hat.samplers.warmup import windows_of
 from lambda_hat.target import (
     WHOLE,
     Target,
@@ -68,6 +70,15 @@ SHORT: dict[str, dict[str, Any]] = {
     "vi": {**PRECISE["vi"], "steps": 60, "eval_draws": 200},
 }
 """Over in a moment, by the programs that the precise ones have compiled."""
+
+
+@pytest.mark.parametrize("num_warmup", [*range(0, 300, 13), 149, 150, 151, 1000, 19_999])
+def test_the_windows_of_warmup_are_those_of_blackjax(num_warmup: int) -> None:
+    theirs = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
+    slow, closes = (np.flatnonzero(column) for column in theirs.T)
+    windows = windows_of(num_warmup)
+    assert windows.closes[windows.closes >= 0].tolist() == closes.tolist()
+    assert list(range(windows.begin, windows.end)) == slow.tolist()
 
 
 def rows(dtype: str) -> Target:

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
-from blackjax.adaptation.staged_adaptation import build_schedule
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -43,15 +42,28 @@ class Adaptation(NamedTuple):
 
 
 def windows_of(num_warmup: int) -> Windows:
-    """The slow windows of a warm-up of `num_warmup` steps."""
-    schedule = np.asarray(build_schedule(num_warmup)).reshape(-1, 2)
-    slow = np.flatnonzero(schedule[:, 0])
+    """The slow windows of a warm-up of `num_warmup` steps: each twice as long as the one before.
+
+    The schedule of Stan, and of BlackJAX, whose own makes an array a length, which costs a
+    compilation a run.
+    """
     closes = np.full(MAX_WINDOWS, -1, np.int32)
-    ends = np.flatnonzero(schedule[:, 1])[:MAX_WINDOWS]
-    closes[: len(ends)] = ends
-    if not len(slow):
+    if num_warmup < 20:
         return Windows(0, 0, closes)
-    return Windows(int(slow[0]), int(slow[-1]) + 1, closes)
+    begin, size, after = 75, 25, 50
+    if begin + size + after > num_warmup:
+        begin, after = int(0.15 * num_warmup), int(0.1 * num_warmup)
+        size = num_warmup - begin - after
+    end, close = num_warmup - after, begin
+    for window in range(MAX_WINDOWS):
+        left = end - close
+        if left == 0:
+            break
+        last = 3 * size > left
+        close += left if last else size
+        closes[window] = close - 1
+        size *= 2
+    return Windows(begin, end, closes)
 
 
 def start(step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar) -> Adaptation:
