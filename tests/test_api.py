@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import itertools
 import linecache
+import math
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +213,19 @@ def test_settings_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
     problem = lh.problem(QUADRATIC, artifacts=tmp_path)
     for wrong in (
         lambda: lh.reference(problem, budget=-1),
+        lambda: lh.reference(problem, budget=math.inf),
         lambda: lh.reference(problem, method="nuts"),
+        *(partial(lh.reference, problem, seed=seed) for seed in ("1", 1.5, -1, True, 2**63)),
+        lambda: lh.reference(problem.config),  # type: ignore[arg-type]
+        lambda: lh.estimate(problem, "sgld", seed=-1),
+        lambda: lh.estimate("problem", "sgld"),  # type: ignore[arg-type]
+        lambda: lh.estimate(problem, "sgld", reference=5.0),  # type: ignore[arg-type]
+        lambda: lh.tune(problem, 3, results=tmp_path),  # type: ignore[arg-type]
+        lambda: lh.tune(problem, ["sgld"], reference=5.0),  # type: ignore[arg-type]
+        lambda: lh.tune(None, ["sgld"], results=tmp_path),  # type: ignore[arg-type]
+        lambda: lh.tune(problem, ["sgld"], results=3),  # type: ignore[arg-type]
+        lambda: lh.problem(QUADRATIC, artifacts=3),  # type: ignore[arg-type]
+        lambda: lh.read_trials(3),  # type: ignore[arg-type]
         lambda: lh.estimate(problem, "sgdl"),
         lambda: lh.estimate(problem, "sgld", step=1),
         lambda: lh.tune(problem, ["hmc"], results=tmp_path),
@@ -220,6 +235,35 @@ def test_settings_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as refusal:
             wrong()
         assert "must" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("apart", "said"),
+    [
+        ({"gamma": 3.0}, {"overrides": {"posterior": {"gamma": 3.0}}}),
+        ({"beta0": 2.0, "seed": 1}, {"seed": 1, "overrides": {"posterior": {"beta0": 2.0}}}),
+        ({"polish": True}, {"overrides": {"model": {"polish": True}}}),
+    ],
+)
+def test_what_is_given_beside_a_spec_is_not_passed_over(
+    tmp_path: Path, apart: dict[str, Any], said: dict[str, Any]
+) -> None:
+    with pytest.raises(lh.ConfigError, match=re.escape(f"Add to it: {said}.")):
+        lh.problem(QUADRATIC, artifacts=tmp_path, **apart)
+
+
+def test_no_problem_is_judged_by_the_reference_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_instant_runners(monkeypatch)
+    of, other = (lh.problem({**QUADRATIC, "seed": k}, artifacts=tmp_path) for k in (0, 1))
+    reference = lh.reference(of)
+    for call in (
+        lambda: lh.estimate(other, "sgld", reference=reference),
+        lambda: lh.tune(other, "sgld", reference=reference, results=tmp_path / "r"),
+    ):
+        with pytest.raises(lh.ConfigError, match=f"must be of the same problem, .* {of.pid}"):
+            call()
 
 
 def test_a_point_that_is_no_minimum_is_refused_with_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The budget of a call: its default, its check, and the bar that shows how much of it has gone."""
+"""The budget of a call: its default, and the bar that shows how much of it has gone."""
 
 from __future__ import annotations
 
@@ -11,23 +11,12 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from lambda_hat.conf import ConfigError
 from lambda_hat.report.formatting import format_duration
 from lambda_hat.terminal.printing import Terminal
 
 BUDGET_SEC = 3600.0
 """What a reference, or an estimate, may take where nothing else is said."""
 WIDTH = 30
-
-
-def check_budget(budget: float) -> None:
-    """Whether a budget is a number of seconds.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
-        raise ConfigError([f"`budget > 0` must hold, in seconds, but got budget={budget!r}."])
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lambda_hat.api.budget import BUDGET_SEC, check_budget, waiting
+from lambda_hat.api.budget import BUDGET_SEC, waiting
+from lambda_hat.api.given import check_budget, whole_seed
 from lambda_hat.api.problems import Problem, describe
-from lambda_hat.api.references import Reference
+from lambda_hat.api.references import Reference, check_judge
 from lambda_hat.conf import compose_sampler
 from lambda_hat.execution.pool import TaskFunction
 from lambda_hat.execution.trials import LostTrial, Trials, TrialTask
@@ -103,8 +104,9 @@ def estimate(
         An estimate; one that failed has no number and says why.
 
     Raises:
-        ConfigError: A setting is none.
+        ConfigError: A setting is none, or the reference is another problem's.
     """
+    check_judge(problem, reference)
     check_budget(budget)
     composed = compose_sampler(method, settings, where=f"{method} settings")
     spec = TrialSpec(
@@ -112,7 +114,7 @@ def estimate(
         problem=problem.item.spec,
         method=method,
         hyperparams=asdict(composed),
-        seed=seed,
+        seed=whole_seed(seed),
         budget_sec=budget,
     )
     store = problem.store

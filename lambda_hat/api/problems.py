@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lambda_hat.api.given import as_path, whole_seed
 from lambda_hat.conf import ConfigError, ProblemConfig, compose_problem
 from lambda_hat.entrypoints.labels import item_of
 from lambda_hat.entrypoints.own_losses import is_own, located
@@ -96,21 +97,32 @@ def problem(
     Raises:
         ConfigError: A ValueError with a sentence for every fault.
     """
-    folder = Path(artifacts).absolute()
+    folder = as_path("artifacts", artifacts).absolute()
+    seed = whole_seed(seed)
+    posterior = {"gamma": gamma} if gamma != "auto" else {}
+    posterior |= {"beta0": beta0} if beta0 != 1.0 else {}
     if spec is None:
-        spec = _own(loss, params, data, polish, folder)
-        posterior = {"gamma": gamma} if gamma != "auto" else {}
-        posterior |= {"beta0": beta0} if beta0 != 1.0 else {}
-        spec |= {"posterior": posterior, "seed": seed}
+        spec = _own(loss, params, data, polish, folder) | {"posterior": posterior, "seed": seed}
     elif not (loss is None and params is None and data is None):
         raise ConfigError(["A problem must be a spec or a loss, but got both. Leave one out."])
     elif not isinstance(spec, Mapping):
         raise ConfigError([f"`spec` must be a mapping (model, data, ..), but got {spec!r}."])
+    elif apart := _as_spec(posterior, polish, seed):
+        rule = "All of a problem with a spec must be in the spec"
+        raise ConfigError([f"{rule}, but got some apart from it. Add to it: {apart}."])
     spec = located(spec, Path.cwd())
     config = compose_problem(spec)
     if is_own(spec):
         _check(spec)
     return Problem(item_of(spec, config), config, folder)
+
+
+def _as_spec(posterior: Mapping[str, Any], polish: bool, seed: int) -> dict[str, Any]:
+    """What was given of these, as a spec has it."""
+    groups = {"posterior": dict(posterior), "model": {"polish": polish} if polish else {}}
+    overrides = {name: group for name, group in groups.items() if group}
+    spec = {"seed": seed, "overrides": overrides}
+    return {name: value for name, value in spec.items() if value}
 
 
 def _own(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lambda_hat.api.budget import BUDGET_SEC, check_budget, waiting
+from lambda_hat.api.budget import BUDGET_SEC, waiting
+from lambda_hat.api.given import check_budget, check_made, whole_seed
 from lambda_hat.api.problems import Problem, describe
-from lambda_hat.conf import check_reference, compose_reference
+from lambda_hat.conf import ConfigError, check_reference, compose_reference
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.references.gate import Gate
 from lambda_hat.references.result import ReferenceResult
@@ -66,6 +67,21 @@ class Reference:
         return describe("Reference", self.problem, number, self.status, *self.reasons)
 
 
+def check_judge(of: Problem, judge: Reference | None) -> None:
+    """Whether a problem, and the reference that is to judge it, are what they must be.
+
+    Raises:
+        ConfigError: One is none, or the reference is another problem's.
+    """
+    check_made("problem", of, Problem)
+    if judge is None:
+        return
+    check_made("reference", judge, Reference)
+    if judge.problem.pid != of.pid:
+        got = f"of {judge.problem.pid}, and not of {of.pid}"
+        raise ConfigError([f"`reference` must be of the same problem, but it is {got}."])
+
+
 def reference(
     problem: Problem, *, budget: float = BUDGET_SEC, method: str = "auto", seed: int = 42
 ) -> Reference:
@@ -84,7 +100,9 @@ def reference(
         ConfigError: A setting is none.
         ProblemRefused: w* is no minimum; the text says by how much, and what to do.
     """
+    check_made("problem", problem, Problem)
     check_budget(budget)
+    seed = whole_seed(seed)
     settings = compose_reference({"method": method})
     check_reference(settings, problem.config, where="method")
     from lambda_hat.problems import ProblemRefused

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_hat.api.budget import BUDGET_SEC
+from lambda_hat.api.given import as_path, whole_seed
 from lambda_hat.api.problems import Problem
-from lambda_hat.api.references import Reference
+from lambda_hat.api.references import Reference, check_judge
 from lambda_hat.conf import ConfigError
 from lambda_hat.entrypoints import parsl_optuna
 from lambda_hat.entrypoints.command import checked_workers, make_folders
@@ -118,9 +119,9 @@ def tune(
         NotTuned: No method has a result: the reference is unreliable, say.
         KeyboardInterrupt: You asked for it; everything is kept, and the same call goes on.
     """
-    if reference is not None and reference.problem.pid != problem.pid:
-        got = f"of {reference.problem.pid}, and not of {problem.pid}"
-        raise ConfigError([f"`reference` must be of the same problem, but it is {got}."])
+    check_judge(problem, reference)
+    results = as_path("results", results)
+    methods = list(methods) if isinstance(methods, tuple) else methods
     budget = BUDGET_SEC if reference is None else reference.result.budget_sec
     settings = {} if reference is None else asdict(reference.settings)
     section = {
@@ -128,14 +129,14 @@ def tune(
         "batch_size": batch_size,
         "method_budget_sec": trial_budget,
         "hmc_budget_sec": budget,
-        "seed": seed,
+        "seed": whole_seed(seed),
         "objective": objective,
         "confirm_seeds": confirm_seeds,
     }
     plan = study_plan(
         {
             "problems": [problem.item.spec],
-            "methods": [methods] if isinstance(methods, str) else list(methods),
+            "methods": [methods] if isinstance(methods, str) else methods,
             "optuna": section,
             "reference": {**settings, "accept_unreliable": accept_unreliable},
             "search_space": search_space,
@@ -159,7 +160,7 @@ def read_trials(path: Path | str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = Path(path)
+    path = as_path("path", path)
     path = Store.at(path, path).trials_table if path.is_dir() else path
     if not path.exists():
         raise ConfigError([f"`path` must be a table of trials, but there is no {path}."])
