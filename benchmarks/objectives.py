@@ -12,6 +12,7 @@ picks.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from known_problems import SPACE, Bench, benches, interval
 
 from lambda_hat.entrypoints.parsl_optuna import FUNCTIONS
+from lambda_hat.intervals import error_of_mean
 from lambda_hat.tables.best import NUM_BEST
 from lambda_hat.trial import derive_seed
 from lambda_hat.tuning.functions import probe
@@ -81,6 +83,12 @@ def print_table(found: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]) ->
     for rule in RULES[1:]:
         gains = [one["abs"][1] - one[rule][1] for one in every]
         print(f"abs less {rule}, fresh, over {len(gains)} studies: {interval(gains)}")
+        logs = [math.log(one[rule][1] / one["abs"][1]) for one in every]
+        half = 1.96 * error_of_mean(logs)
+        ends = (math.exp(np.mean(logs) + sign * half) for sign in (0, -1, 1))
+        print("{}, fresh: x {:.2f} ({:.2f} to {:.2f}) of abs".format(rule, *ends))
+        same = sum(log == 0 for log in logs)
+        print(f"the same winner in {same} of {len(logs)} studies")
 
 
 if __name__ == "__main__":
