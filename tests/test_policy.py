@@ -96,6 +96,19 @@ def test_chains_that_only_need_a_little_longer_get_it(clock: Callable) -> None:
     assert turns == [("hmc", 60.0), ("hmc", 120.0), ("hmc", 240.0)]
 
 
+def test_chains_that_were_cut_before_their_first_look_are_gone_on_with(clock: Callable) -> None:
+    """Base/small on a busy machine: 175 draws in the first turn, whose virial ratio was 0.8."""
+
+    def hmc(until: float) -> EngineResult:
+        if until < 200.0:
+            return replace(result(until, "rhat", "divergences"), draws=175, finished=False)
+        return replace(result(200.0), draws=1_500)
+
+    turns, parts = played(clock, {"hmc": hmc})
+    assert set(parts) == {"hmc"} and not parts["hmc"].failed
+    assert turns == [("hmc", 60.0), ("hmc", 120.0), ("hmc", 240.0)]
+
+
 def test_gates_that_hold_early_by_the_clock_do_not_end_it(clock: Callable) -> None:
     def hmc(until: float) -> EngineResult:
         return replace(result(min(until, 150.0)), finished=until >= 150.0)

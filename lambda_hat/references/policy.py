@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import OF_THE_TARGET
 from lambda_hat.references.outlook import seconds_to_gates
+from lambda_hat.references.stopping import FIRST_LOOK
 
 ORDER = ("hmc", "tempering")
 LAST = "smc"
@@ -100,8 +101,12 @@ def _next(parts: Mapping[str, EngineResult], given_up: set[str]) -> str | None:
 
 
 def _remaining(part: EngineResult) -> float:
-    """Seconds to the gates; as many as were spent where there is nothing yet to go by."""
-    more = seconds_to_gates(part)
+    """Seconds to the gates; as many as were spent where there is nothing yet to go by.
+
+    Chains that a turn cut before their first look have not spread yet: gates say nothing of them.
+    """
+    unread = part.draws < FIRST_LOOK and not part.finished
+    more = None if unread else seconds_to_gates(part)
     return part.cost.total if more is None else more
 
 

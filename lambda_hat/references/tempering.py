@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +116,7 @@ def _run(
         result = chains.check()
         if chains.num_draws < PILOT_DRAWS:
             chains.save()
-            return result, None
+            return replace(result, finished=False), None
         return result, tuning.after(result, _wanted_temperatures(chains.state))
     if chains.num_draws <= FIRST_DRAWS:
         chains.draw(FIRST_DRAWS, deadline)
