@@ -4,8 +4,10 @@
         [--budget 600] [--nuts 60] [--page]
 
 computes the references of the rows named (all by default), each in a folder of its own in FOLDER:
-stopped at any point, the same command goes on. `--nuts S` gives BlackJAX's NUTS with window
-adaptation S seconds of sampling on the same targets; `--page` puts the table into docs/accuracy.md.
+stopped at any point, the same command goes on. `--nuts S` gives NUTS with window adaptation,
+that of BlackJAX and that of NumPyro (if it is installed, which it need not be), S seconds of
+warm-up and draws on the same targets, and prints a second table; `--page` puts the tables into
+docs/accuracy.md.
 
 Seconds are those of warm-up, draws and checks, without training and compiling. Effective draws are
 the bulk ESS of the losses, over all that the method which gave the number was at, its warm-up and
@@ -15,22 +17,17 @@ what it tried counted.
 from __future__ import annotations
 
 import argparse
-import functools
-import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import blackjax
-import jax
 import numpy as np
+import nuts
 
 from lambda_hat.conf import compose_problem
-from lambda_hat.diagnostics import ess, rhat
-from lambda_hat.problems import Problem, load_or_build
+from lambda_hat.problems import load_or_build
 from lambda_hat.runners.hmc_reference import run_hmc_reference
-from lambda_hat.target import logdensity, squared_distance
 
 PAGE = Path(__file__).parent.parent / "docs" / "accuracy.md"
 BEGIN, END = "<!-- table: benchmarks/references.py -->\n", "<!-- end of table -->\n"
@@ -38,9 +35,8 @@ COLUMNS = (
     "problem", "seed", "d", "outcome", "s", "LLC", "exact", "R-hat", "ESS", "ESS/s",
     "ESS/1000 gradients",
 )  # fmt: skip
-NUTS_COLUMNS = ("NUTS: ESS/s", "ESS/1000 gradients", "R-hat", "divergences")
-CHAINS, WARMUP, CHUNK = 4, 1_000, 25
-"""Of NUTS: as many chains as a reference has, and draws between two looks at the clock."""
+NUTS_BEGIN = "<!-- table: benchmarks/references.py --nuts -->\n"
+NUTS_COLUMNS = ("problem", "sampler", *nuts.COLUMNS)
 
 TWO_BASINS = """
 def loss(params, batch):
@@ -89,34 +85,77 @@ def main() -> None:
     parser.add_argument("--nuts", type=float, default=0.0, help="seconds of NUTS on each target")
     parser.add_argument("--page", action="store_true", help="write the table into the docs")
     args = parser.parse_args()
-    folder, table = args.folder.absolute(), []
-    for line in measured(folder, args.rows, args.seeds, args.budget, args.nuts):
-        print(line, flush=True)
-        table.append(line)
+    folder = args.folder.absolute()
+    if args.nuts and not nuts.is_installed("numpyro"):
+        print("NumPyro is not installed, so that its NUTS is left out: pip install numpyro.")
+    table = list(measured(folder, args.rows, args.seeds, args.budget))
+    beside = list(of_nuts(folder, args.rows, args.seeds, args.nuts)) if args.nuts else []
     if args.page:
-        before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(before + BEGIN + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
+        put(BEGIN, table)
+        if beside:
+            put(NUTS_BEGIN, beside)
+
+
+def put(begin: str, table: Sequence[str]) -> None:
+    """Writes a table into the docs, where the comment is that it begins with."""
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(before + begin + "\n".join(table) + "\n" + END + rest.split(END, 1)[1])
+
+
+def told(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, each printed as soon as it is known."""
+    for cells in itertools.chain([columns, ["---"] * len(columns)], rows):
+        print(line := f"| {' | '.join(cells)} |", flush=True)
+        yield line
 
 
 def measured(
-    folder: Path, rows: Sequence[str], seeds: Sequence[int], budget: float, nuts_seconds: float
+    folder: Path, rows: Sequence[str], seeds: Sequence[int], budget: float
 ) -> Iterator[str]:
-    """One row of the table after the other."""
-    columns = (*COLUMNS, *NUTS_COLUMNS) if nuts_seconds else COLUMNS
-    yield f"| {' | '.join(columns)} |"
-    yield "| --- " * len(columns) + "|"
-    for name in rows:
-        for seed in seeds:
-            spec = {**(PROBLEMS[name] or two_basins(folder)), "seed": seed}
-            pid = compose_problem(spec).pid
-            out = folder / "problems" / pid / "ref.json"
-            found = run_hmc_reference(spec, str(out), budget, seed, artifacts_dir=str(folder))
+    """One row of the table of references after the other."""
+
+    def cells() -> Iterator[list[str]]:
+        for name, seed in itertools.product(rows, seeds):
+            found = reference(folder, name, seed, budget)
             exact = found["llc_exact"] if PROBLEMS[name] else two_basins_exact()
-            cells = [name, str(seed), *of_reference(found, exact)]
-            if nuts_seconds:
-                problem = load_or_build(compose_problem(spec), folder)
-                cells += of_nuts(nuts(problem, seed, nuts_seconds, out.with_name("nuts.json")))
-            yield f"| {' | '.join(cells)} |"
+            yield [name, str(seed), *of_reference(found, exact)]
+
+    return told(COLUMNS, cells())
+
+
+def of_nuts(
+    folder: Path, rows: Sequence[str], seeds: Sequence[int], seconds: float
+) -> Iterator[str]:
+    """One row of the table of samplers after the other: the reference's own, and NUTS."""
+
+    def cells() -> Iterator[list[str]]:
+        for name, seed in itertools.product(rows, seeds):
+            found = reference(folder, name, seed, 0.0)
+            if found["llc_ref"] is not None:
+                yield [name, f"reference ({found['method']})", *of_sampler(found)]
+            problem = load_or_build(compose_problem(spec_of(folder, name, seed)), folder)
+            for library in filter(nuts.is_installed, nuts.LIBRARIES):
+                path = path_of(folder, name, seed).with_name(f"nuts_{library}.json")
+                run = nuts.run_nuts(library, problem, seed, seconds, path)
+                yield [name, f"NUTS ({library})", *nuts.cells(run)]
+
+    return told(NUTS_COLUMNS, cells())
+
+
+def spec_of(folder: Path, name: str, seed: int) -> dict[str, Any]:
+    """The problem of a row."""
+    return {**(PROBLEMS[name] or two_basins(folder)), "seed": seed}
+
+
+def path_of(folder: Path, name: str, seed: int) -> Path:
+    """Of its ref.json."""
+    return folder / "problems" / compose_problem(spec_of(folder, name, seed)).pid / "ref.json"
+
+
+def reference(folder: Path, name: str, seed: int, budget: float) -> dict[str, Any]:
+    """What is stored, or else computed within the budget."""
+    spec, out = spec_of(folder, name, seed), str(path_of(folder, name, seed))
+    return run_hmc_reference(spec, out, budget, seed, artifacts_dir=str(folder))
 
 
 def of_reference(found: Mapping[str, Any], exact: float | None) -> list[str]:
@@ -127,7 +166,6 @@ def of_reference(found: Mapping[str, Any], exact: float | None) -> list[str]:
         return [str(found["d"]), outcome, *[""] * (len(COLUMNS) - 4)]
     own, diagnostics = found["methods"][found["method"]], found["diagnostics"]
     effective = diagnostics.get("ess_bulk") or diagnostics["ess"]
-    at_it = own["seconds"]["sample"] + own["seconds"].get("warmup", 0.0)
     known = f"{exact:.5g} ({(found['llc_ref'] - exact) / found['se_ref']:+.1f} SE)" if exact else ""
     return [
         str(found["d"]),
@@ -137,79 +175,31 @@ def of_reference(found: Mapping[str, Any], exact: float | None) -> list[str]:
         known,
         f"{diagnostics['rhat']:.4f}" if "rhat" in diagnostics else "",
         f"{effective:.0f}",
-        f"{effective / at_it:.3g}",
+        f"{effective / time_at_it(own):.3g}",
         f"{1000 * effective / own['work']['full_gradients']:.3g}",
     ]
+
+
+def of_sampler(found: Mapping[str, Any]) -> list[str]:
+    """Cells of the sampler that gave the number, for `nuts.COLUMNS`."""
+    own, diagnostics = found["methods"][found["method"]], found["diagnostics"]
+    effective, seconds = diagnostics["ess_bulk"], time_at_it(own)
+    return [
+        f"{effective / seconds:.3g}",
+        f"{1000 * effective / own['work']['full_gradients']:.3g}",
+        f"{diagnostics['rhat']:.4f}",
+        f"{100 * diagnostics['divergence_rate']:.2g} %",
+    ]
+
+
+def time_at_it(own: Mapping[str, Any]) -> float:
+    """Seconds of an engine's warm-up and draws, those of abandoned attempts counted."""
+    return own["seconds"]["sample"] + own["seconds"].get("warmup", 0.0)
 
 
 def without_compiling(seconds: Mapping[str, float]) -> float:
     """Of a reference, without training either."""
     return sum(value for name, value in seconds.items() if name not in ("compile", "setup"))
-
-
-def nuts(problem: Problem, seed: int, seconds: float, path: Path) -> dict[str, float]:
-    """What BlackJAX's NUTS gives in so many seconds of warm-up and draws; kept in a file."""
-    if path.exists():
-        return json.loads(path.read_text())
-    with jax.enable_x64(True):
-        losses, cost = _draw_nuts(problem, seed, seconds)
-    found = {"ess": float(ess(losses, "bulk")), "rhat": float(rhat(losses)), **cost}
-    path.write_text(json.dumps(found))
-    return found
-
-
-def of_nuts(found: Mapping[str, float]) -> list[str]:
-    """Cells of what NUTS came to."""
-    return [
-        f"{found['ess'] / found['seconds']:.3g}",
-        f"{1000 * found['ess'] / found['gradients']:.3g}",
-        f"{found['rhat']:.3f}",
-        f"{100 * found['divergences']:.2g} %",
-    ]
-
-
-def _draw_nuts(problem: Problem, seed: int, seconds: float) -> tuple[np.ndarray, dict[str, float]]:
-    """Losses [draws, chains], after a warm-up of each chain's own; seconds without compiling."""
-    target = problem.target("float64")
-    form, arrays = target.form, target.arrays
-    density = functools.partial(logdensity, form, arrays)
-    adapt: Any = blackjax.window_adaptation(
-        blackjax.nuts, density, is_mass_matrix_diagonal=target.d > 256
-    )
-    kernel = blackjax.nuts.build_kernel()
-
-    def warm_up(key: Any) -> Any:
-        place, key = jax.random.split(key)
-        begin = arrays.w_star + 1e-3 * jax.random.normal(place, arrays.w_star.shape)
-        (state, parameters), info = adapt.run(key, begin, num_steps=WARMUP)
-        return state, parameters, info.info.num_integration_steps.sum()
-
-    def draw(key: Any, state: Any, parameters: Any) -> Any:
-        def one(state: Any, key: Any) -> Any:
-            state, info = kernel(key, state, density, **parameters)
-            distance = squared_distance(arrays, state.position)
-            loss = -(state.logdensity + 0.5 * arrays.gamma * distance) / arrays.nbeta
-            return state, (loss, info.num_integration_steps, info.is_divergent)
-
-        return jax.lax.scan(one, state, jax.random.split(key, CHUNK))
-
-    keys = jax.random.split(jax.random.key(seed), CHAINS)
-    programs = jax.jit(jax.vmap(warm_up)), jax.jit(jax.vmap(draw))
-    warmed = programs[0].lower(keys).compile()
-    shapes = jax.eval_shape(programs[0], keys)
-    drawn = programs[1].lower(keys, *shapes[:2]).compile()
-    began, rows = time.monotonic(), []
-    state, parameters, work = jax.block_until_ready(warmed(keys))
-    gradients = float(work.sum())
-    while not rows or time.monotonic() - began < seconds:
-        keys = jax.vmap(lambda key: jax.random.fold_in(key, len(rows)))(keys)
-        state, row = jax.block_until_ready(drawn(keys, state, parameters))
-        rows.append([np.asarray(values).T for values in row])
-    took = time.monotonic() - began
-    losses, steps, divergent = (np.concatenate(values) for values in zip(*rows, strict=True))
-    gradients += float(steps.sum())
-    cost = {"seconds": took, "gradients": gradients, "divergences": float(divergent.mean())}
-    return losses, cost
 
 
 def two_basins(folder: Path) -> dict[str, Any]:
