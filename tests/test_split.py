@@ -24,7 +24,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.execution.errors import WorkerLost
 from lambda_hat.execution.event_loop import EventLoop
 from lambda_hat.problems import Problem, build_problem
-from lambda_hat.references import chains, hmc, split
+from lambda_hat.references import chain_files, chains, hmc, split
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.hmc import confirm_hmc, help_hmc, sample_hmc
 from lambda_hat.runners.help_reference import help_reference
@@ -64,8 +64,8 @@ def dear() -> Iterator[None]:
     """A small problem whose chains are split all the same, into many short moments."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(split, "DEAR", 0)
-        patch.setattr(split, "MOMENT_SEC", 0.05)
-        patch.setattr(split, "LARGE", 0)
+        patch.setattr(chain_files, "MOMENT_SEC", 0.05)
+        patch.setattr(chain_files, "LARGE", 0)
         patch.setattr(split, "PATIENCE_SEC", 0.01)
         yield
 
@@ -110,8 +110,9 @@ DYING = """
 import os, signal, sys
 import test_split
 from test_split import *
-split.DEAR, split.LARGE, split.MOMENT_SEC, split.PATIENCE_SEC = 0, 0, 0.05, 0.01
-save, count = split.ChainFiles._save, 0
+split.DEAR, split.PATIENCE_SEC = 0, 0.01
+chain_files.LARGE, chain_files.MOMENT_SEC = 0, 0.05
+save, count = chain_files.ChainFiles._save, 0
 
 def die(*args):
     global count
@@ -120,7 +121,7 @@ def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     save(*args)
 
-split.ChainFiles._save = die
+chain_files.ChainFiles._save = die
 linear()
 print("ready", flush=True)
 while True:
@@ -138,15 +139,15 @@ def test_a_helper_that_is_killed_at_work_changes_nothing(
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=here) as helper:
         try:
             assert helper.stdout is not None and helper.stdout.readline() == b"ready\n"
-            go_on = split.ChainFiles.go_on
+            go_on = chain_files.ChainFiles.go_on
 
-            def slow(self: split.ChainFiles, *args: Any) -> bool:
+            def slow(self: chain_files.ChainFiles, *args: Any) -> bool:
                 while helper.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.05)  # The lead waits until the helper has died at its work.
                 return go_on(self, *args)
 
             deadline = time.monotonic() + 240.0
-            monkeypatch.setattr(split.ChainFiles, "go_on", slow)
+            monkeypatch.setattr(chain_files.ChainFiles, "go_on", slow)
             found = lead(tmp_path)
             assert helper.poll() == -signal.SIGKILL
         finally:
@@ -159,7 +160,7 @@ def test_a_lead_that_is_killed_goes_on_and_its_helpers_end(
 ) -> None:
     monkeypatch.setattr(chains, "CHECKPOINT_SECONDS", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(split, "save_checkpoint", killing(split.save_checkpoint, 7))
+        patch.setattr(chain_files, "save_checkpoint", killing(chain_files.save_checkpoint, 7))
         with pytest.raises(KeyboardInterrupt):
             lead(tmp_path)
     write_json(wanted_beside(tmp_path / "hmc_chains.ckpt"), {"left": "by the one that was killed"})
@@ -169,16 +170,71 @@ def test_a_lead_that_is_killed_goes_on_and_its_helpers_end(
 
 
 def test_a_run_in_pieces_gives_the_same_number(alone: EngineResult, tmp_path: Path) -> None:
-    found, draws = lead(tmp_path, budget_sec=0.0), set[int]()
+    found, draws, piece = lead(tmp_path, budget_sec=0.0), set[int](), 0.1
     while not found.finished:
+        if found.draws in draws:  # On a busy machine it takes longer to begin.
+            piece *= 1.2
         draws.add(found.draws)
-        found = lead(tmp_path, budget_sec=found.cost.total + 0.1)
+        found = lead(tmp_path, budget_sec=found.cost.total + piece)
     assert len(draws) > 1 and same(found, alone)
 
 
-def test_chains_from_elsewhere_confirm_split_chains(alone: EngineResult, tmp_path: Path) -> None:
-    given = {"budget_sec": LONG, "seed": 1, "checkpoint": tmp_path / "hmc_chains.ckpt"}
-    assert confirm_hmc(linear(), CONFIG, lead(tmp_path), **given).passed
+# Chains from elsewhere.
+
+
+def confirmed(folder: Path, budget_sec: float = LONG) -> EngineResult:
+    given = {"budget_sec": budget_sec, "seed": 1, "checkpoint": folder / "hmc_chains.ckpt"}
+    return confirm_hmc(linear(), CONFIG, lead(folder), **given)
+
+
+@pytest.fixture(scope="module")
+def confirmed_alone(dear: None, tmp_path_factory: pytest.TempPathFactory) -> EngineResult:
+    return confirmed(tmp_path_factory.mktemp("alone"))
+
+
+def test_chains_from_elsewhere_confirm_split_chains(confirmed_alone: EngineResult) -> None:
+    assert confirmed_alone.passed and confirmed_alone.gates[-1].name == "elsewhere"
+    told = confirmed_alone.diagnostics
+    assert abs(told["elsewhere_llc"] - confirmed_alone.llc) < 4 * told["elsewhere_llc_se"]
+
+
+def test_helpers_go_on_with_chains_from_elsewhere(
+    confirmed_alone: EngineResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead(tmp_path)
+    go_on, helped_with = chain_files.ChainFiles.go_on, threading.Event()
+
+    def note(self: chain_files.ChainFiles, *args: Any) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            assert helped_with.wait(LONG), "the lead waits for help"
+            return go_on(self, *args)
+        if moved := go_on(self, *args):
+            helped_with.set()
+        return moved
+
+    monkeypatch.setattr(chain_files.ChainFiles, "go_on", note)
+    with helpers(2, tmp_path):
+        assert same(confirmed(tmp_path), confirmed_alone)
+
+
+def test_chains_from_elsewhere_are_killed_and_go_on(
+    confirmed_alone: EngineResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(chain_files, "save_checkpoint", killing(chain_files.save_checkpoint, 80))
+        with pytest.raises(KeyboardInterrupt):
+            confirmed(tmp_path)
+    monkeypatch.setattr(split, "anneal_starts", None)  # The way from the tether is not gone again.
+    assert same(confirmed(tmp_path), confirmed_alone)
+
+
+def test_too_little_time_for_chains_from_elsewhere_is_said(
+    confirmed_alone: EngineResult, tmp_path: Path
+) -> None:
+    found = confirmed(tmp_path, budget_sec=0.0)
+    assert [gate.name for gate in found.failed] == ["elsewhere"] and found.gates[-1].value is None
+    assert same(confirmed(tmp_path), confirmed_alone)
 
 
 # Nothing to do.
@@ -191,7 +247,7 @@ def test_where_no_reference_wants_help_a_helper_ends_at_once(tmp_path: Path) -> 
 
 def test_a_helper_ends_with_its_time(tmp_path: Path) -> None:
     path = wanted_beside(tmp_path / "ref.json")
-    with split._leading(_task(tmp_path), {}, 3_000):
+    with split._leading(_task(tmp_path), {}, 3_000, chain_files.CHECKED):
         assert is_claimed(path.with_suffix(".lock"))
         began = time.monotonic()
         assert helped(tmp_path, budget_sec=0.5) == 0

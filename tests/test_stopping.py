@@ -107,7 +107,7 @@ def test_short_chains_see_as_much_as_if_all_draws_had_been_made(
     look = elsewhere.look_elsewhere
 
     def note(*args: Any, **kwargs: Any) -> elsewhere.Elsewhere:
-        seen.append((found := look(*args, **kwargs)).draws)
+        seen.append((found := look(*args, **kwargs)).most_draws)
         return found
 
     monkeypatch.setattr("lambda_hat.references.hmc.look_elsewhere", note)

@@ -1,43 +1,50 @@
 """Short chains from elsewhere: whether chains that begin around w* miss a part of the posterior.
 
-Chains in one basin agree with each other, however much of the posterior lies in another. Draws of
-the tether know nothing of basins: they are annealed to the posterior as SMC's particles are, by
-the compiled program of the chains that they are to check, and from where they come to rest short
-chains run with those chains' steps and metric. If all of them draw from one posterior, the means
-of the short ones scatter around its LLC by an error that the long ones know.
+Chains in one basin agree with each other, however much of the posterior lies in another. So short
+chains run, with the steps and the metric of the chains that they are to check, from where draws of
+the tether are annealed to (`lambda_hat.references.starts`). If all of them draw from one posterior,
+their means scatter around its LLC as means of as many successive draws of the long chains do:
+s, the root mean square of their distances from it in units of that error, is 1 up to chance (s^2 is
+chi^2 over its degrees of freedom, 64). Chains in basins whose LLC is another add to it the
+variance D of these LLCs, in units of an error that falls with the draws: s must be at most
+`ELSEWHERE` after all of them.
+
+It is looked at before, after a quarter and a half of the draws, and they end there if D is small
+enough with `SURE` confidence for that gate to hold at the end: a posterior that would be refused
+then with even odds is passed by at most one in twenty looks, one that lies farther off by fewer.
+Otherwise the chains go on to the length that they would have had without. Nothing is refused before
+that: particles that have not quite arrived look like basins, for a while.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import blackjax.mcmc.hmc as blackjax_hmc
 import jax
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.optimize import root_scalar
+from jaxtyping import Float, PRNGKeyArray
+from scipy.stats import chi2
 
-from lambda_hat.references.annealing import DECORRELATED, FIRST_STEP_SIZE, OutOfTime, correlation
-from lambda_hat.references.particles import TARGET_ESS, weighted_covariance
-from lambda_hat.samplers import hmc, warmup
+from lambda_hat.references.annealing import OutOfTime
+from lambda_hat.references.gates import ELSEWHERE
+from lambda_hat.references.starts import Starts, anneal_starts, chains_at, num_chains
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.program import CHUNK_DRAWS
-from lambda_hat.target import Arrays, Form, logdensity
 
 NUM_STARTS = 64
 """A part of the posterior that has a twentieth of its mass is missed by one in 27 such samples."""
 SHARE = 8
-"""The short chains together have so many times fewer draws than the chains that they check, or
-would have if these had not been precise enough before: what they see must not become less."""
+"""The short chains together have at most so many times fewer draws than the chains that they check,
+or would have if these had not been precise enough before: what they see must not become less."""
+LOOKS = (0.25, 0.5)
+"""Shares of their draws after which they may end, besides all."""
+SURE = 0.95
+"""Confidence that the gate would hold after all draws, where they end before."""
 BURN_IN = 4
-"""One in so many draws of a short chain is left out."""
-MOST_MOVES = 10
-"""Moves of each particle after which the next temperature is taken all the same."""
+"""So many times fewer draws of a short chain than count at a look are left out, at its start."""
 
 
 @dataclass(frozen=True)
@@ -46,176 +53,173 @@ class Elsewhere:
 
     Attributes:
         llc: mean of nbeta (L_n - L_n(w*)) of each of them.
+        scatter: root mean square of their distances from the LLC that is checked, in units of
+            what they should be.
         draws: of each, those that count.
+        most_draws: how many they could have been.
         temperatures: how many there were on the way from the tether.
-        work: full-data gradients.
+        work: full-data gradients, by what they went into: `starts`, `draws`.
     """
 
     llc: Float[np.ndarray, " chains"]
+    scatter: float
     draws: int
+    most_draws: int
     temperatures: int
-    work: float
+    work: dict[str, float]
 
-    def scatter(self, llc: float, se: float, num_draws: int) -> float:
-        """Root mean square of their distances from an LLC, in units of what they should be.
 
-        Args:
-            llc: the estimate of the chains that are checked.
-            se: its standard error.
-            num_draws: how many draws it is from, whose error falls as one over their root.
+class Checked(NamedTuple):
+    """The number that is checked, and the draws that it is from."""
+
+    llc: float
+    se: float
+    excess: Float[np.ndarray, "draws chains"]
+    """nbeta (L_n - L_n(w*)) of each."""
+
+    def error(self, count: int) -> float:
+        """What the mean of `count` successive draws is off this LLC by, root mean square.
+
+        Means within the long chains lie nearer by the LLC's own error, as they are a part of it.
         """
-        error = se * math.sqrt(1.0 + num_draws / self.draws)
-        return float(np.sqrt(np.mean((self.llc - llc) ** 2))) / error
+        sums = np.cumsum(np.vstack([np.zeros(self.excess.shape[1]), self.excess]), axis=0)
+        means = (sums[count:] - sums[:-count]) / count
+        return math.sqrt(float(np.mean((means - self.llc) ** 2)) + 2.0 * self.se**2)
 
 
-def look_elsewhere(
-    runner: Runner, *, target_accept: float, key: PRNGKeyArray, deadline: float
-) -> Elsewhere:
-    """Runs short chains from where draws of the tether are annealed to.
+class ShortChains(Protocol):
+    """Chains that start where `starts` says, and go on as far as they are asked to."""
+
+    def starts(self) -> Starts:
+        """Where they start.
+
+        Raises:
+            OutOfTime: if the deadline came first.
+        """
+        ...
+
+    def draw(self, count: int) -> Float[np.ndarray, "draws chains"]:
+        """The losses of their first `count` draws.
+
+        Raises:
+            OutOfTime: if the deadline came first.
+        """
+        ...
+
+    @property
+    def work(self) -> float:
+        """Full-data gradients of their draws."""
+        ...
+
+
+def look_elsewhere(short: ShortChains, runner: Runner, llc: float, se: float) -> Elsewhere:
+    """Runs short chains until they have seen enough.
 
     Args:
-        runner: HMC's chains, at their end, which stay as they are.
-        target_accept: acceptance of moves on the way.
-        key: the only source of randomness.
-        deadline: a `time.monotonic()` value.
+        short: the chains.
+        runner: HMC's chains, at their end.
+        llc: their estimate.
+        se: its standard error.
 
     Raises:
-        OutOfTime: if the deadline came first.
+        OutOfTime: if the short chains' deadline came first.
     """
-    return _Search(runner, target_accept, key, deadline).result()
+    target, starts = runner.target, short.starts()
+    excess = target.nbeta * (runner.draws().loss - target.init_loss)
+    checked, most = Checked(llc, se, excess), most_draws(runner, len(starts.position))
+
+    def look(count: int) -> Elsewhere:
+        means = target.nbeta * (_losses(short, count).mean(axis=0) - target.init_loss)
+        scatter = float(np.sqrt(np.mean((means - llc) ** 2))) / checked.error(count)
+        work = {"starts": starts.work, "draws": short.work}
+        return Elsewhere(means, scatter, count, most, starts.temperatures, work)
+
+    for share in LOOKS:
+        if would_hold(found := look(math.ceil(share * most)), checked):
+            return found
+    return look(most)
 
 
-class _Particles(NamedTuple):
-    position: Float[np.ndarray, "particles d"]
-    loss: Float[np.ndarray, " particles"]
-    distance: Float[np.ndarray, " particles"]
-    """|w - w*|^2."""
+def _losses(short: ShortChains, count: int) -> Float[np.ndarray, "draws chains"]:
+    """Of so many draws that follow the burn-in of a look."""
+    burn_in = math.ceil(count / BURN_IN)
+    return short.draw(burn_in + count)[burn_in:]
 
 
-class _Search:
-    """Particles on their way from the tether to the posterior, and on from there."""
+def would_hold(found: Elsewhere, checked: Checked) -> bool:
+    """Whether the gate would surely hold after all draws, going by those that there are."""
+    now, last = checked.error(found.draws) ** 2, checked.error(found.most_draws) ** 2
+    chains = len(found.llc)
+    highest = found.scatter**2 * chains / float(chi2.ppf(1.0 - SURE, chains))
+    return last + (highest - 1.0) * now <= ELSEWHERE**2 * last
 
-    def __init__(self, runner: Runner, target_accept: float, key: PRNGKeyArray, deadline: float):
+
+def most_draws(runner: Runner, starts: int) -> int:
+    """Draws of each short chain that count, where they don't end before."""
+    drawn = max(runner.progress.num_draws, runner.plan.num_draws)
+    return math.ceil(drawn * num_chains(runner) / (SHARE * starts))
+
+
+def num_starts(group: int) -> int:
+    """How many short chains there are: `NUM_STARTS`, in groups of so many."""
+    return group * math.ceil(NUM_STARTS / group)
+
+
+class InOneProcess:
+    """Short chains by the compiled program of the chains that they check, a group at a time.
+
+    Args:
+        runner: HMC's chains, which stay as they are.
+        target_accept: acceptance of moves on the way from the tether.
+        key: the only source of randomness.
+        deadline: a `time.monotonic()` value.
+    """
+
+    def __init__(self, runner: Runner, *, target_accept: float, key: PRNGKeyArray, deadline: float):
         self._runner, self._deadline = runner, deadline
-        self._arrays, self._nbeta = runner.target.arrays, float(runner.target.arrays.nbeta)
-        tether_key, self._key, host_key = jax.random.split(key, 3)
-        self._random = np.random.default_rng(np.asarray(jax.random.key_data(host_key)).tolist())
-        self._chains, self._calls, self._work = len(runner.progress.rows[0]["loss"][0]), 0, 0.0
-        self._adaptation = runner.progress.state.adaptation
-        self._step_size, self._target_accept = FIRST_STEP_SIZE, target_accept
-        self._start = _start(runner.target.form)
-        count = self._chains * math.ceil(NUM_STARTS / self._chains)
-        normal = np.asarray(jax.random.normal(tether_key, (count, runner.target.d)))
-        shift = normal / math.sqrt(float(self._arrays.gamma))
-        self._particles = self._measured(np.asarray(self._arrays.w_star) + shift)
+        self._anneal_key, self._key = jax.random.split(key)
+        self._target_accept = target_accept
+        self._states: list[Any] = []
+        self._rows: list[dict[str, np.ndarray]] = []
+        self._calls = 0
 
-    def result(self) -> Elsewhere:
-        temperature, temperatures = 0.0, 0
-        while temperature < 1.0:
-            higher, weights = self._next(temperature)
-            dense = self._adaptation.metric.inverse_mass_matrix.ndim == 2
-            effective = 1.0 / np.sum(weights**2)
-            metric = weighted_covariance(self._particles.position, weights, effective, dense)
-            self._particles = self._resampled(weights)
-            self._decorrelate(higher, metric)
-            temperature, temperatures = higher, temperatures + 1
-        found, draws = self._short_chains()
-        return Elsewhere(found, draws, temperatures, self._work)
+    def starts(self) -> Starts:
+        """See `ShortChains`."""
+        runner, group = self._runner, num_chains(self._runner)
+        starts = anneal_starts(
+            runner,
+            count=num_starts(group),
+            target_accept=self._target_accept,
+            key=self._anneal_key,
+            deadline=self._deadline,
+        )
+        adaptation = runner.progress.state.adaptation
+        self._states = [
+            chains_at(runner, runner.target.arrays, place, adaptation)
+            for place in np.split(starts.position, len(starts.position) // group)
+        ]
+        return starts
 
-    def _next(self, temperature: float) -> tuple[float, Float[np.ndarray, " particles"]]:
-        """The highest temperature that keeps `TARGET_ESS` of the particles, and their weights."""
-        excess = self._nbeta * (self._particles.loss - self._runner.target.init_loss)
-        excess = np.where(np.isfinite(excess), excess, np.inf)
-        excess = excess - excess.min()
+    def draw(self, count: int) -> Float[np.ndarray, "draws chains"]:
+        """See `ShortChains`."""
+        while (left := count - sum(len(row["loss"]) for row in self._rows)) > 0:
+            self._rows.append(self._advance(min(left, CHUNK_DRAWS)))
+        return np.concatenate([row["loss"] for row in self._rows])
 
-        def weights(step: float) -> np.ndarray:
-            raw = np.exp(-step * excess)
-            return raw / raw.sum()
+    @property
+    def work(self) -> float:
+        """See `ShortChains`."""
+        return sum(float(row["work"].sum()) for row in self._rows)
 
-        def surplus(step: float) -> float:
-            return 1.0 / float(np.sum(weights(step) ** 2) * len(excess)) - TARGET_ESS
-
-        left = 1.0 - temperature
-        if surplus(left) >= 0.0:
-            return 1.0, weights(left)
-        step = root_scalar(surplus, bracket=(0.0, left)).root
-        return temperature + step, weights(step)
-
-    def _resampled(self, weights: Float[np.ndarray, " particles"]) -> _Particles:
-        """Equally weighted particles, by systematic resampling."""
-        count = len(weights)
-        points = (self._random.random() + np.arange(count)) / count
-        chosen = np.minimum(np.searchsorted(np.cumsum(weights), points), count - 1)
-        return _Particles(*(values[chosen] for values in self._particles))
-
-    def _decorrelate(self, temperature: float, metric: Array) -> None:
-        """Moves particles until they have forgotten where they were."""
-        begun = self._particles
-        for _ in range(MOST_MOVES):
-            frozen = warmup.frozen(self._adaptation, self._step_size, metric)
-            rows = self._move(temperature, frozen, 1)
-            self._step_size *= math.exp(float(np.mean(rows["acceptance"])) - self._target_accept)
-            now = self._particles
-            left = (correlation(begun.loss, now.loss), correlation(begun.distance, now.distance))
-            if max(map(abs, left)) < DECORRELATED:
-                return
-
-    def _short_chains(self) -> tuple[Float[np.ndarray, " chains"], int]:
-        """Means over chains with the checked chains' own steps and metric; draws that count."""
-        drawn = max(self._runner.progress.num_draws, self._runner.plan.num_draws)
-        checked = drawn * self._chains
-        count = math.ceil(checked / (SHARE * len(self._particles.loss)))
-        burn_in = math.ceil(count / BURN_IN)
-        losses = self._move(1.0, self._adaptation, burn_in + count)["loss"][burn_in:]
-        return self._nbeta * (losses.mean(axis=0) - self._runner.target.init_loss), count
-
-    def _move(self, temperature: float, adaptation: Any, count: int) -> dict[str, np.ndarray]:
-        """Every particle `count` transitions on; what was recorded, [count, particles]."""
-        arrays = self._arrays._replace(nbeta=temperature * self._arrays.nbeta)
-        places, recorded = [], []
-        for place in self._in_groups(self._particles.position):
-            state = hmc.State.of(self._start(arrays, place), adaptation)
-            rows = []
-            for done in range(0, count, CHUNK_DRAWS):
-                self._in_time()
-                self._calls += 1
-                key = jax.random.fold_in(self._key, self._calls)
-                chunk = min(CHUNK_DRAWS, count - done)
-                state, fields = self._runner.advance(key, arrays, state, chunk)
-                rows.append(fields)
-            places.append(np.asarray(state.chains.position))
-            recorded.append({name: np.concatenate([r[name] for r in rows]) for name in rows[0]})
-        joined = {n: np.concatenate([r[n] for r in recorded], axis=1) for n in recorded[0]}
-        self._work += float(joined["work"].sum()) + len(self._particles.loss)
-        last = joined["loss"][-1], joined["distance"][-1]
-        self._particles = _Particles(np.concatenate(places), *last)
-        return joined
-
-    def _measured(self, position: Float[np.ndarray, "particles d"]) -> _Particles:
-        """Particles at these places."""
-        places = [self._start(self._arrays, place) for place in self._in_groups(position)]
-        draws = [hmc.hamiltonian_draw(self._arrays, place) for place in places]
-        loss, distance = (np.concatenate([getattr(d, n) for d in draws]) for n in _MEASURED)
-        self._work += len(position)
-        return _Particles(position, loss, distance)
-
-    def _in_groups(self, position: Float[np.ndarray, "particles d"]) -> list[np.ndarray]:
-        return np.split(position, len(position) // self._chains)
-
-    def _in_time(self) -> None:
-        if time.monotonic() >= self._deadline:
-            raise OutOfTime
-
-
-_MEASURED = ("loss", "distance")
-
-
-@functools.lru_cache(maxsize=16)
-def _start(form: Form) -> Callable[[Arrays, np.ndarray], blackjax_hmc.HMCState]:
-    """Chains at given places, on targets of one form."""
-
-    def start(arrays: Arrays, position: Array) -> blackjax_hmc.HMCState:
-        density = functools.partial(logdensity, form, arrays)
-        return jax.vmap(lambda w: blackjax_hmc.init(w, density))(position)
-
-    return jax.jit(start)
+    def _advance(self, count: int) -> dict[str, np.ndarray]:
+        """All groups `count` draws on; what was recorded, [count, chains]."""
+        recorded = []
+        for group, state in enumerate(self._states):
+            if time.monotonic() >= self._deadline:
+                raise OutOfTime
+            self._calls += 1
+            key = jax.random.fold_in(self._key, self._calls)
+            arrays = self._runner.target.arrays
+            self._states[group], row = self._runner.advance(key, arrays, state, count)
+            recorded.append(row)
+        return {name: np.hstack([row[name] for row in recorded]) for name in recorded[0]}

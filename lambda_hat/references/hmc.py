@@ -18,17 +18,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references.annealing import OutOfTime
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import Checkpoint, load_checkpoint
-from lambda_hat.references.elsewhere import look_elsewhere
+from lambda_hat.references.elsewhere import (
+    Elsewhere,
+    InOneProcess,
+    ShortChains,
+    look_elsewhere,
+)
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gates import check_elsewhere, not_checked_elsewhere
-from lambda_hat.references.split import SplitChains, help_chains, is_dear
+from lambda_hat.references.split import SplitChains, SplitShortChains, help_chains, is_dear
 from lambda_hat.samplers import hmc
+from lambda_hat.samplers.loop import Runner
 from lambda_hat.store import digest
 
 PILOT_DRAWS = 1_000
@@ -136,23 +143,39 @@ def confirm_hmc(
         chains = _chains(task, tuning, stored.attempts, stored)
         key = jax.random.fold_in(jax.random.key(seed), _ELSEWHERE_KEY)
         try:
-            other = look_elsewhere(
-                chains.runner,
-                target_accept=tuning.target_accept,
-                key=key,
-                deadline=began + budget_sec,
-            )
+            short = _short_chains(task, tuning, chains.runner, key, began + budget_sec)
+            other = look_elsewhere(short, chains.runner, result.llc, result.se)
         except OutOfTime:
             pass
         else:
-            num_chains, work = len(other.llc), other.work
-            scatter = other.scatter(result.llc, result.se, result.draws * config.num_chains)
-            gate = check_elsewhere(scatter, num_chains)
-            error = float(other.llc.std(ddof=1)) / math.sqrt(num_chains)
-            found = {"elsewhere_llc": float(other.llc.mean()), "elsewhere_llc_se": error}
+            work, gate = sum(other.work.values()), check_elsewhere(other.scatter, len(other.llc))
+            found = _told(other)
     cost = Cost({"elsewhere": time.monotonic() - began}, work)
     told = {"gates": (*result.gates, gate), "diagnostics": {**result.diagnostics, **found}}
     return replace(result, cost=result.cost + cost, **told)
+
+
+def _short_chains(
+    task: Task, tuning: Tuning, runner: Runner, key: PRNGKeyArray, deadline: float
+) -> ShortChains:
+    """Chains from elsewhere, in files where those that they check are."""
+    given = {"key": key, "deadline": deadline}
+    if is_dear(runner.target):
+        config = _hmc_config(task, tuning._asdict())
+        return SplitShortChains(task, config, tuning._asdict(), runner, **given)
+    return InOneProcess(runner, target_accept=tuning.target_accept, **given)
+
+
+def _told(other: Elsewhere) -> dict[str, Any]:
+    """What the diagnostics have of chains from elsewhere."""
+    return {
+        "elsewhere_llc": float(other.llc.mean()),
+        "elsewhere_llc_se": float(other.llc.std(ddof=1)) / math.sqrt(len(other.llc)),
+        "elsewhere_draws": other.draws,
+        "elsewhere_most_draws": other.most_draws,
+        "elsewhere_temperatures": other.temperatures,
+        "elsewhere_work": other.work,
+    }
 
 
 def help_hmc(

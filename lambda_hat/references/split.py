@@ -1,10 +1,11 @@
 """Chains of one reference that any number of processes go on with.
 
-Where a gradient is dear, each chain has a file of its own, or each pair of chains, and whoever
-holds the file's lock goes on with it for a moment: the process that leads, and others that help
-while it draws. Once they are warmed up, chains have nothing to do with each other, and step i of a
-chain uses the same random numbers whoever makes it. So the number is the same whatever the split,
-and a process that dies costs no more than its last moment: the system takes its locks back.
+Where a gradient is dear, each chain has a file of its own, or each pair of chains
+(`lambda_hat.references.chain_files`), and whoever holds the file's lock goes on with it for a
+moment: the process that leads, and others that help while it draws. Once they are warmed up, chains
+have nothing to do with each other, nor have short chains that begin elsewhere. So the number is
+the same whatever the split, and a process that dies costs no more than its last moment: the system
+takes its locks back.
 """
 
 from __future__ import annotations
@@ -12,36 +13,32 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig
+from lambda_hat.references.annealing import OutOfTime
+from lambda_hat.references.chain_files import CHECKED, ELSEWHERE, ChainFiles
 from lambda_hat.references.chains import Chains, Task
-from lambda_hat.references.checkpoint import load_checkpoint, save_checkpoint
+from lambda_hat.references.checkpoint import load_arrays, save_arrays
+from lambda_hat.references.elsewhere import num_starts
 from lambda_hat.references.engine import Attempt
+from lambda_hat.references.starts import Starts, anneal_starts, chains_at, num_chains
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
-from lambda_hat.store import claim, digest, is_claimed, read_json, wanted_beside, write_json
+from lambda_hat.store import claim, is_claimed, read_json, wanted_beside, write_json
 from lambda_hat.target import Target, num_rows
 
 DEAR = 500_000
 """Parameters times rows of data from which on chains are split: a gradient takes a tenth of a
 millisecond or more, of which one program for all chains spares little."""
-LARGE = 1_000
-"""Parameters below which chains go in pairs: products of such thin matrices are dear by themselves.
-On one core a chain's gradient takes 335 us with three others, 373 with one and 455 alone (d 45,
-n 20 000)."""
-MOMENT_SEC = 5.0
-"""How long a chain is gone on with before it is written and let go."""
 PATIENCE_SEC = 0.2
 """Between two looks for a chain that is free."""
-_CHAIN_KEY = 2
-"""What the key of chains that are files is folded with; 1 is for chains from elsewhere."""
 
 
 def is_dear(target: Target) -> bool:
@@ -67,7 +64,7 @@ class SplitChains(Chains):
         resume: Callable[[Any], Progress] | None,
     ):
         super().__init__(task, hmc, config, tuning=tuning, attempts=attempts, resume=resume)
-        self._files, self._num_warmup = ChainFiles(task, config, tuning), config.num_warmup
+        self._files, self._num_warmup = _files(task, config, tuning, CHECKED), config.num_warmup
         self._runner.progress.seconds["compile"] += self._files.seconds_to_compile
         self._gather()
 
@@ -79,7 +76,7 @@ class SplitChains(Chains):
             return
         self._files.begin(progress.state, self._num_warmup)
         before, began = progress.seconds["sample"], time.monotonic()
-        with _leading(self._task, self._tuning, num_draws):
+        with _leading(self._task, self._tuning, num_draws, CHECKED):
             while self.num_draws < num_draws and not progress.diverged:
                 if time.monotonic() >= deadline:
                     return
@@ -91,12 +88,9 @@ class SplitChains(Chains):
 
     def _gather(self) -> None:
         """Takes up what all chains have drawn, as far as the shortest one goes."""
-        progress, chains = self._runner.progress, self._files.read()
-        count = min((chain.num_draws for chain in chains), default=0)
+        progress, count = self._runner.progress, self._files.num_draws
         if count and progress.step >= self._num_warmup:
-            blocks = [chain.rows for chain in chains]
-            joined = [{n: np.concatenate([b[n] for b in rows]) for n in rows[0]} for rows in blocks]
-            row = {n: np.hstack([one[n][:count] for one in joined]) for n in joined[0]}
+            row = self._files.drawn(count)
             progress.rows, progress.step = [row], self._num_warmup + count
             progress.diverged = not np.isfinite(row["loss"]).all()
 
@@ -104,6 +98,68 @@ class SplitChains(Chains):
         """The end of the warm-up, from which the chains' files began; they have the rest."""
         progress = self._runner.progress
         return replace(progress, rows=[], step=min(progress.step, self._num_warmup))
+
+
+class SplitShortChains:
+    """Short chains from elsewhere (`elsewhere.ShortChains`) in files; this process leads.
+
+    Args:
+        task: what the chains that they check are for.
+        config: HMC's settings.
+        tuning: what was found by trying.
+        runner: of the chains that they check, which stay as they are.
+        key: for the way from the tether.
+        deadline: a `time.monotonic()` value.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: HMCConfig,
+        tuning: dict[str, Any],
+        runner: Runner,
+        *,
+        key: PRNGKeyArray,
+        deadline: float,
+    ):
+        self._task, self._tuning, self._runner = task, tuning, runner
+        self._key, self._deadline = key, deadline
+        self._num_warmup, self._target_accept = config.num_warmup, config.target_accept
+        self._files = _files(task, config, tuning, ELSEWHERE)
+        self.work = 0.0
+
+    def starts(self) -> Starts:
+        """See `elsewhere.ShortChains`; a run that was killed has left them in a file."""
+        path, identity = self._files.folder / "starts.ckpt", self._task.identity
+        if stored := load_arrays(path, identity=identity):
+            header, arrays = stored
+            starts = Starts(arrays["position"], header["temperatures"], header["work"])
+        else:
+            starts = anneal_starts(
+                self._runner,
+                count=num_starts(num_chains(self._runner)),
+                target_accept=self._target_accept,
+                key=self._key,
+                deadline=self._deadline,
+            )
+            header = {**starts._asdict(), "identity": identity}
+            save_arrays(path, header, {"position": header.pop("position")})
+        arrays, adaptation = self._runner.target.arrays, self._runner.progress.state.adaptation
+        state = chains_at(self._runner, arrays, starts.position, adaptation)
+        self._files.begin(state, self._num_warmup)
+        return starts
+
+    def draw(self, count: int) -> Float[np.ndarray, "draws chains"]:
+        """See `elsewhere.ShortChains`; others may help."""
+        with _leading(self._task, self._tuning, count, ELSEWHERE):
+            while self._files.num_draws < count:
+                if time.monotonic() >= self._deadline:
+                    raise OutOfTime
+                if not self._files.go_on(count, self._deadline):
+                    time.sleep(PATIENCE_SEC)
+        drawn = self._files.drawn(count)
+        self.work = float(drawn["work"].sum())
+        return drawn["loss"]
 
 
 def help_chains(
@@ -119,24 +175,35 @@ def help_chains(
     Returns:
         How many times it went on with one.
     """
-    files = functools.lru_cache(maxsize=1)(
-        lambda tuning: ChainFiles(task, config(dict(tuning)), dict(tuning))
-    )
+
+    @functools.lru_cache(maxsize=2)
+    def files(tuning: tuple[tuple[str, Any], ...], kind: str) -> ChainFiles:
+        return _files(task, config(dict(tuning)), dict(tuning), kind)
+
     moments = 0
     while time.monotonic() < deadline and (work := _work(task)) is not None:
-        if files(tuple(work["tuning"].items())).go_on(work["num_draws"], deadline):
+        chosen = files(tuple(work["tuning"].items()), work["kind"])
+        if chosen.go_on(work["num_draws"], deadline):
             moments += 1
         else:
             time.sleep(PATIENCE_SEC)
     return moments
 
 
+def _files(task: Task, config: HMCConfig, tuning: dict[str, Any], kind: str) -> ChainFiles:
+    """The files of chains of one kind."""
+    if kind == ELSEWHERE:
+        config = replace(config, num_chains=num_starts(config.num_chains))
+    return ChainFiles(task, config, tuning, kind)
+
+
 @contextmanager
-def _leading(task: Task, tuning: dict[str, Any], num_draws: int) -> Iterator[None]:
+def _leading(task: Task, tuning: dict[str, Any], num_draws: int, kind: str) -> Iterator[None]:
     """Says what is to be drawn, for as long as the block runs and this process lives."""
     path = wanted_beside(task.checkpoint)
+    work = {"identity": task.identity, "tuning": tuning, "num_draws": num_draws, "kind": kind}
     with claim(path.with_suffix(".lock")):
-        write_json(path, {"identity": task.identity, "tuning": tuning, "num_draws": num_draws})
+        write_json(path, work)
         try:
             yield
         finally:
@@ -153,84 +220,3 @@ def _work(task: Task) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None  # It has just ended.
     return work if work["identity"] == task.identity else None
-
-
-class ChainFiles:
-    """The chains of one tuning: their files, and the right to go on with one of them.
-
-    Args:
-        task: what they are for.
-        config: HMC's settings.
-        tuning: what was found by trying.
-    """
-
-    def __init__(self, task: Task, config: HMCConfig, tuning: dict[str, Any]):
-        self._identity = digest([task.identity, tuning])
-        self._folder = task.checkpoint.with_suffix("") / self._identity[:12]
-        target = task.problem.target(hmc.DTYPE)
-        size = 1 if target.d >= LARGE else 2
-        every = range(config.num_chains)
-        self._parts = [every[first : first + size] for first in every[::size]]
-        key = jax.random.fold_in(jax.random.key(task.seed), _CHAIN_KEY)
-        self._runners = [
-            Runner(
-                hmc,
-                target,
-                replace(config, num_chains=len(part)),
-                key=jax.random.fold_in(key, part.start),
-            )
-            for part in self._parts
-        ]
-
-    @property
-    def seconds_to_compile(self) -> float:
-        """What their programs took."""
-        return sum(runner.progress.seconds["compile"] for runner in self._runners)
-
-    def begin(self, state: hmc.State, step: int) -> None:
-        """Writes the files that are not there, as chains are after `step` steps of warm-up."""
-        for index, part in enumerate(self._parts):
-            of_part = slice(part.start, part.stop)
-            own = jax.tree.map(lambda x, of_part=of_part: x[of_part], state.chains)
-            with self._claim(index) as mine:
-                if mine and self._load(index) is None:
-                    self._save(index, Progress(state._replace(chains=own), step))
-
-    def read(self) -> list[Progress]:
-        """All chains, as their files have them; none before they have begun."""
-        found = [self._load(index) for index in range(len(self._parts))]
-        return [one for one in found if one] if None not in found else []
-
-    def go_on(self, num_draws: int, deadline: float) -> bool:
-        """Goes on for a moment with a free file that has the fewest draws; False if none is."""
-        lengths = [progress.num_draws for progress in self.read()]
-        for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-            with self._claim(index) as mine:
-                if mine and self._move(index, num_draws, deadline):
-                    return True
-        return False
-
-    def _move(self, index: int, num_draws: int, deadline: float) -> bool:
-        """Goes on with a file that this process holds; False where it has its draws."""
-        progress = self._load(index)
-        if progress is None or progress.num_draws >= num_draws or time.monotonic() >= deadline:
-            return False
-        runner, until = self._runners[index], min(deadline, time.monotonic() + MOMENT_SEC)
-        runner.progress = progress
-        runner.run(deadline=until, num_draws=num_draws, cut_warmup=False)
-        self._save(index, runner.progress)
-        return True
-
-    def _load(self, index: int) -> Progress | None:
-        stored = load_checkpoint(self._path(index, "ckpt"), identity=self._identity)
-        return stored.rebuild(self._runners[index].progress.state) if stored else None
-
-    def _save(self, index: int, progress: Progress) -> None:
-        given = {"identity": self._identity, "tuning": {}, "attempts": ()}
-        save_checkpoint(self._path(index, "ckpt"), progress=progress, **given)
-
-    def _claim(self, index: int) -> AbstractContextManager[bool]:
-        return claim(self._path(index, "lock"))
-
-    def _path(self, index: int, kind: str) -> Path:
-        return self._folder / f"chains_{index}.{kind}"

@@ -6,6 +6,7 @@ and gives the same numbers however the steps fall into chunks.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
@@ -19,7 +20,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.samplers import program
-from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, State
+from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, Settings, State
 from lambda_hat.samplers.shapes import compiler_options
 from lambda_hat.target import Arrays, Target
 
@@ -164,8 +165,24 @@ class Runner:
             progress.diverged = not np.isfinite(last["loss"]).all()
             self._stopped = progress.diverged or bool(on_chunk and on_chunk(progress))
 
+    @property
+    def settings(self) -> Settings:
+        """The method's numeric settings, as its program takes them."""
+        return self._settings
+
+    def with_key(self, key: PRNGKeyArray) -> Runner:
+        """The same with another key, for as many other chains, whose progress it is to be given."""
+        other = copy.copy(self)
+        _, other._key = jax.random.split(key)
+        return other
+
     def advance(
-        self, key: PRNGKeyArray, arrays: Arrays, state: State, count: int
+        self,
+        key: PRNGKeyArray,
+        arrays: Arrays,
+        state: State,
+        count: int,
+        settings: Settings | None = None,
     ) -> tuple[State, dict[str, np.ndarray]]:
         """Steps of other chains with the same program, after warm-up; progress stays as it is.
 
@@ -174,12 +191,14 @@ class Runner:
             arrays: of a target of the same shape.
             state: where the chains stand.
             count: how many steps, at most `program.CHUNK_DRAWS`.
+            settings: other ones than this run's, of the same structure.
 
         Returns:
             Where they stand then, and what was recorded of each step, name -> [count, chains].
         """
         counts = _counts(self.plan.num_warmup, count, 1)
-        state, rows = self._advance_program(key, arrays, self._settings, state, *counts)
+        given = self._settings if settings is None else settings
+        state, rows = self._advance_program(key, arrays, given, state, *counts)
         return state, _fields(rows, count, 1)
 
     def summary(self) -> dict[str, float]:
