@@ -159,6 +159,7 @@ class Silent:
     def trial_ended(self, study: Any, row: Any) -> None:
         self.told.append(("trial", row["trial_id"]))
 
+    def programs_failed(self, study: Any, reason: str) -> None: ...
     def study_ended(self, study: Any) -> None: ...
 
 

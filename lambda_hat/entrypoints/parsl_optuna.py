@@ -193,6 +193,7 @@ def _tune_and_confirm(
         pool=pool,
         run_reference="lambda_hat.runners.hmc_reference:run_hmc_reference",
         run_help="lambda_hat.runners.help_reference:help_reference",
+        run_compile="lambda_hat.runners.compile_programs:compile_programs",
         run_trial=TRIAL_RUNNER,
         observer=console,
         warn=console.warn,

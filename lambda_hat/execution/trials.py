@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,8 +88,30 @@ class Trials:
             seed=spec.seed,
             artifacts_dir=str(self.store.artifacts),
             deadline_sec=deadline_of(spec.budget_sec),
-            **({} if spec.plugin is None else {"plugin": asdict(spec.plugin)}),
+            **_shipped(spec),
             **({"study": task.study} if task.prunes else {}),
+        )
+
+    def submit_program(
+        self, compile_programs: TaskFunction, likely: Sequence[TrialSpec], number: int
+    ) -> Future:
+        """Has a worker compile one of the programs that trials like these will need.
+
+        Args:
+            compile_programs: As `lambda_hat.runners.compile_programs` has it.
+            likely: Of one study.
+            number: Of the program.
+        """
+        spec = likely[0]
+        return self.pool.submit(
+            compile_programs,
+            dict(spec.problem),
+            spec.method,
+            [dict(one.hyperparams) for one in likely],
+            number,
+            artifacts_dir=str(self.store.artifacts),
+            deadline_sec=deadline_of(spec.budget_sec),
+            **_shipped(spec),
         )
 
     def outcome_of(self, task: TrialTask, future: Future) -> TrialResult | LostTrial:
@@ -143,3 +165,8 @@ class Trials:
 
     def _metrics(self, task: TrialTask) -> Path:
         return self.store.metrics(task.spec.pid, task.spec.method, task.spec.trial_id)
+
+
+def _shipped(spec: TrialSpec) -> dict[str, Mapping[str, str]]:
+    """The plugin that a worker is to build a trial's settings with, if any."""
+    return {} if spec.plugin is None else {"plugin": asdict(spec.plugin)}

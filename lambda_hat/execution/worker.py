@@ -28,6 +28,8 @@ from lambda_hat.store import is_disk_fault
 logger = logging.getLogger(__name__)
 
 RUNNERS = "lambda_hat.runners"
+LATER = {f"{RUNNERS}.run_method": f"{RUNNERS}.trial_run"}
+"""What a module that the driver has as well, and that brings no JAX, imports once it is called."""
 IMPORT_SEC = 600.0
 """How long the imports of a worker's first task may take, which are no part of the task."""
 
@@ -110,9 +112,10 @@ def import_runners(function_name: str) -> None:
     On a busy node or a slow file system this takes longer than a short trial's whole budget, and
     it is no part of the trial.
     """
-    if function_name.startswith(f"{RUNNERS}."):
+    module = function_name.partition(":")[0]
+    if module.startswith(f"{RUNNERS}."):
         with suppress(Exception):  # The task imports it again, and tells what is wrong.
-            importlib.import_module(f"{RUNNERS}.trial_run")
+            importlib.import_module(LATER.get(module, module))
 
 
 @functools.cache

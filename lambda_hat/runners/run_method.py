@@ -58,7 +58,7 @@ def run_method_trial(
     return run_trial(
         plain(problem_spec),
         own_settings(plain(method_cfg)),
-        build=partial(build_settings, _builder(plugin)),
+        build=partial(build_settings, settings_builder(plugin)),
         ref_llc=number(ref_llc),
         out=out,
         artifacts=artifacts_of(out, "runs/*/*/*/*", artifacts_dir),
@@ -69,7 +69,8 @@ def run_method_trial(
     )
 
 
-def _builder(plugin: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
+def settings_builder(plugin: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
+    """What makes a method's settings of `method_cfg`: the plugin's function, or the one here."""
     own = Plugin(**plugin).function("build_sampler_cfg") if plugin else None
     return own or _build_sampler_cfg
 

@@ -44,6 +44,10 @@ class Store:
         """Where a reference tells how it stands while it is computed."""
         return partial_beside(self.reference(pid))
 
+    def target(self, pid: str) -> Path:
+        """What vouches for a problem's stored target: it is written last."""
+        return self.artifacts / "problems" / pid / "target.json"
+
     def target_id(self, pid: str) -> str | None:
         """The content id of a problem's stored target; None if it is missing or damaged.
 

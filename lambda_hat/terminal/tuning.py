@@ -140,6 +140,10 @@ class Console(Terminal):
         self.board.waiting.pop(problem.pid, None)
         self.line(f"[red]{escape(problem.label)} is not tuned: {escape(reason)}[/]")
 
+    def programs_failed(self, study: Study, reason: str) -> None:
+        said = f"programs could not be compiled ahead of its trials, which compile them: {reason}"
+        self.note(f"{self._name(study)}: {escape(said)}")
+
     def study_began(self, study: Study) -> None:
         self.board.begun.add(study.name)
         if study.progress.num_ended:

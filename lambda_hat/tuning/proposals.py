@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,12 @@ from lambda_hat.conf.checks import ConfigError
 from lambda_hat.conf.ranged_trial import NotInRange, Ranges
 from lambda_hat.conf.search_space import Suggests
 from lambda_hat.trial import ProblemItem, TrialSpec, derive_seed
-from lambda_hat.tuning.functions import StudyFunctions
+from lambda_hat.tuning.functions import StudyFunctions, probe
 from lambda_hat.tuning.journal import Journal
 from lambda_hat.tuning.warm_start import Params
+
+NUM_LIKELY = 16
+"""Settings drawn at random to tell which programs trials will share."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,15 @@ class Proposals:
                 ]
             )
         return Asked(number, trial, self.spec(number, hyperparams), refused)
+
+    def likely(self, guesses: Iterable[Params]) -> list[TrialSpec]:
+        """What the first trials may be: the guesses, and a few at random; none is asked.
+
+        Raises:
+            ConfigError: A mistake in a function that users edit.
+        """
+        drawn = [*(probe(0, params) for params in guesses), *map(probe, range(NUM_LIKELY))]
+        return [self.spec(0, self._suggest(trial)) for trial in drawn]
 
     def enqueue(self, guesses: Mapping[str, Params], *, fresh: bool) -> Proposals:
         """Has what was not tried yet asked next.

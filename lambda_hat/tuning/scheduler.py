@@ -17,6 +17,7 @@ from lambda_hat.execution.trials import LostTrial, Trials, deadline_of
 from lambda_hat.store import Store, read_or_quarantine
 from lambda_hat.store.reports import TrialReports
 from lambda_hat.trial import REFERENCE_KEYS, ProblemItem, Reference, TrialResult
+from lambda_hat.tuning.compile_ahead import CompileAhead
 from lambda_hat.tuning.fingerprint import StudyChanged
 from lambda_hat.tuning.groups import StudyGroup, groups_of
 from lambda_hat.tuning.idle_workers import IdleWorkers
@@ -31,6 +32,7 @@ class Observer(Protocol):
     def reference_started(self, problem: ProblemItem) -> None: ...
     def reference_ready(self, problem: ProblemItem, reference: Reference, reused: bool) -> None: ...
     def problem_failed(self, problem: ProblemItem, reason: str) -> None: ...
+    def programs_failed(self, study: Study, reason: str) -> None: ...
     def study_began(self, study: Study) -> None: ...
     def trial_ended(self, study: Study, row: Mapping[str, Any]) -> None: ...
     def study_ended(self, study: Study) -> None: ...
@@ -48,6 +50,7 @@ class Scheduler:
         run_reference: The reference function of the contracts.
         run_trial: The trial function of the contracts.
         run_help: Helps `run_reference` in another worker; None where nothing does.
+        run_compile: Compiles a program of a study in a worker; None where trials do it all.
         observer: Is told what happens.
         warn: Is told what was found damaged.
         loop: Calls back as tasks end; by default a loop of its own.
@@ -69,6 +72,7 @@ class Scheduler:
         loop: EventLoop | None = None,
         confirm: Callable[[Study], None] = lambda study: None,
         run_help: TaskFunction | None = None,
+        run_compile: TaskFunction | None = None,
     ):
         self._groups: dict[ProblemItem, list[StudyGroup]] = {}
         for group in groups_of(studies):
@@ -77,6 +81,7 @@ class Scheduler:
         self._store, self._results = store, results
         self._plan, self._pool = reference, pool
         self._run_reference, self._run_help = run_reference, run_help
+        self._run_compile = run_compile
         self._trials = Trials(store, pool, run_trial, warn)
         self._observer, self._warn = observer, warn
         self._loop, self._confirm = loop or EventLoop(results.write), confirm
@@ -87,7 +92,10 @@ class Scheduler:
             most=reference.settings.get("num_chains", 4) - 1,
             submit=self._submit_help,
         )
-        if run_help is not None or any(study.prunes for study in studies):
+        self._ahead = CompileAhead(
+            store, pool, self._loop, submit=self._submit_program, failed=observer.programs_failed
+        )
+        if run_help or run_compile or any(study.prunes for study in studies):
             self._loop.look_with(self._look)
         self._running: dict[Future, tuple[Study, Asked, TrialReports]] = {}
         """What may be stopped early."""
@@ -121,6 +129,9 @@ class Scheduler:
         self._observer.reference_started(problem)
         if self._run_help is not None:
             self._idle.reference_started(problem)
+        if self._run_compile is not None:
+            studies = [one for group in self._groups[problem] for one in group.studies]
+            self._ahead.reference_started(one for one in studies if one.problem == problem)
         self._loop.follow(future, lambda done: self._reference_ended(problem, done))
 
     def _submit_help(self, problem: ProblemItem, seconds: float) -> Future:
@@ -139,8 +150,13 @@ class Scheduler:
             deadline_sec=deadline_of(seconds),
         )
 
+    def _submit_program(self, study: Study, number: int) -> Future:
+        assert self._run_compile is not None
+        return self._trials.submit_program(self._run_compile, study.likely(), number)
+
     def _reference_ended(self, problem: ProblemItem, future: Future) -> None:
         self._idle.reference_ended(problem)
+        self._ahead.reference_ended(problem)
         if (error := error_of(future)) is not None:
             longer = " Raise --hmc-budget" if isinstance(error, DeadlineExceeded) else ""
             self._fail(problem, f"its reference could not be computed: {sentence(error)}{longer}")
@@ -220,7 +236,8 @@ class Scheduler:
 
     def _look(self) -> None:
         """Takes up what running trials report, stops those that the pruner is done with, and has
-        workers that would be idle help."""
+        workers that would be idle compile and help."""
+        self._ahead.look()
         self._idle.look()
         for study, asked, reports in self._running.values():
             study.look(asked, reports)

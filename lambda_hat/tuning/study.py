@@ -20,7 +20,7 @@ from lambda_hat.execution.trials import TrialTask
 from lambda_hat.plugin import Plugin
 from lambda_hat.store import Store
 from lambda_hat.store.reports import TrialReports
-from lambda_hat.trial import PRUNED, ProblemItem, Reference, TrialResult, derive_seed
+from lambda_hat.trial import PRUNED, ProblemItem, Reference, TrialResult, TrialSpec, derive_seed
 from lambda_hat.tuning.beginning import Beginning
 from lambda_hat.tuning.functions import StudyFunctions
 from lambda_hat.tuning.journal import Journal
@@ -32,7 +32,7 @@ from lambda_hat.tuning.records import Ended, Records
 from lambda_hat.tuning.recovery import study_id, unrecorded_trials
 from lambda_hat.tuning.search_samplers import Proposers
 from lambda_hat.tuning.settings import StudySettings
-from lambda_hat.tuning.warm_start import first_guesses
+from lambda_hat.tuning.warm_start import Params, first_guesses
 
 MAX_DEAD = 10
 """Trials in a row that no worker survived, or came to run, before a study gives up: by then it is
@@ -150,14 +150,25 @@ class Study:
 
     def _enqueue(self) -> None:
         """Has the defaults and the guesses of the config asked first, unless they were."""
-        guesses = first_guesses(
+        fresh = not self._journal.trials()
+        self._proposals = self._proposals.enqueue(self._first_guesses(), fresh=fresh)
+
+    def _first_guesses(self) -> dict[str, Params]:
+        return first_guesses(
             self.method,
             self.settings.enqueue,
             ranges=self._proposals.ranges,
             functions=self._functions,
             defaults=self.settings.enqueue_defaults,
         )
-        self._proposals = self._proposals.enqueue(guesses, fresh=not self._journal.trials())
+
+    def likely(self) -> list[TrialSpec]:
+        """What its first trials may be, the likeliest first.
+
+        Raises:
+            ConfigError: A mistake in a function that users edit.
+        """
+        return self._proposals.likely(self._first_guesses().values())
 
     def _replay(self) -> set[str]:
         """Takes up the trials that the journal holds; returns their ids."""
