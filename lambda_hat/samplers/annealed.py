@@ -108,7 +108,14 @@ def move(
     def energy(z: Array) -> Array:
         """Log density at the new temperature."""
         own = -potential(form, arrays, arrays.w_star + scale * z)
-        return now * own + (1.0 - now) * log_density(density, z)
+        # All particles have the same temperature: once it is 1, nothing of q is evaluated.
+        left = jax.lax.cond(
+            now < 1.0,
+            lambda z: (1.0 - now) * log_density(density, z),
+            lambda z: jnp.zeros((), z.dtype),
+            z,
+        )
+        return now * own + left
 
     def one(key: PRNGKeyArray, z: Array) -> Any:
         chain = blackjax_hmc.init(z, energy)
