@@ -61,8 +61,8 @@ def by_blackjax(target: Target, density: Callable) -> Nuts:
     kernel = blackjax.nuts.build_kernel()
 
     def warm_up(key: Any, start: Any) -> Any:
-        found, info = adapt.run(key, start, num_steps=WARMUP)
-        return found, info.info.num_integration_steps.sum()
+        (state, parameters), info = adapt.run(key, start, num_steps=WARMUP)
+        return (state, parameters), info.info.num_integration_steps.sum()
 
     def draw(key: Any, carried: Any) -> Any:
         state, parameters = carried
