@@ -71,7 +71,7 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
     start = burn_in(loss) if trim else 0
     loss, weight = loss[start:], draws.weight[start:]
     if np.ptp(loss, axis=0).min() == 0:
-        raise NoEstimate("Every chain must move, but one never did. Take a smaller step.")
+        raise NoEstimate(_why_none_moved(draws))
     weight = weight / weight.sum()
     # Differences first: a loss much larger than its changes would drown them in rounding.
     excess = loss - init_loss
@@ -86,6 +86,18 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
         ess=effective * kish,
         burn_in=start,
         work=draws.work_total,
+    )
+
+
+def _why_none_moved(draws: Draws) -> str:
+    """What a chain without any movement came of, and what to do."""
+    lowest = draws.acceptance.mean(axis=0).min()
+    if not lowest < 0.5:  # Also where the method has none.
+        return "Every chain must move, but one never did. Take a smaller step."
+    return (
+        f"Every chain must move, but one never did: its acceptance rate is {lowest:.2g}, the step "
+        "that warm-up ended with being too large. Give warm-up more time: a larger budget, or "
+        "shorter trajectories."
     )
 
 

@@ -15,6 +15,8 @@ from lambda_hat.trial_gates import check_trial, noise
 
 SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
+SCHEMA_OF = {"mclmc": 2}
+"""The same of methods whose own computation has changed: a study of one begins anew."""
 
 RESULT_KEYS = ("status", "llc_hat", "hyperparams")
 """Required keys of a metrics.json."""
@@ -62,7 +64,7 @@ class TrialSpec:
     def manifest(self) -> dict[str, Any]:
         """What decides the result, with the problem as its content, not as it was spelled."""
         return {
-            "schema": SCHEMA,
+            "schema": SCHEMA_OF.get(self.method, SCHEMA),
             "pid": self.pid,
             "method": self.method,
             "hyperparams": dict(self.hyperparams),

@@ -104,6 +104,13 @@ def test_a_stationary_trace_loses_little():
     assert np.median(starts) < 150 and max(starts) <= 500
 
 
+def test_a_chain_that_rejects_everything_is_told_by_its_acceptance():
+    loss = np.stack([np.arange(50.0), np.zeros(50)], axis=1)
+    acceptance = np.tile([0.8, 0.0], (50, 1))
+    with pytest.raises(NoEstimate, match=r"its acceptance rate is 0, .*warm-up more time.*\.$"):
+        estimate(loss, acceptance=acceptance)
+
+
 @pytest.mark.parametrize(
     "loss, words",
     [

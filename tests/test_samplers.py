@@ -27,10 +27,13 @@ from known_answers import (
     run,
 )
 
+from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SAMPLERS
 from lambda_hat.conf.search_space import SEARCH_SPACE, Categorical
 from lambda_hat.llc import NoEstimate, estimate_llc
-from lambda_hat.samplers import load_method, loop, mclmc, program, sgld
+from lambda_hat.problems import build_problem
+from lambda_hat.references.layers import Chain, read_model
+from lambda_hat.samplers import load_method, loop, mclmc, program, sgld, warmup
 from lambda_hat.samplers.base import Method
 from lambda_hat.samplers.loop import Runner
 from lambda_hat.samplers.recording import LEAST_DRAWS
@@ -355,6 +358,40 @@ def test_an_mclmc_trajectory_is_that_of_blackjax() -> None:
         ours, theirs = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(0), 20))
     assert np.allclose(ours, theirs, rtol=1e-12, atol=0)
     assert len(np.unique(np.asarray(ours)[:, 0])) > 15
+
+
+def test_mclmc_spreads_where_the_curvature_at_w_star_misleads() -> None:
+    """Deep networks: stiff parameters that are free together, and a posterior stiffer than w*."""
+    model = {"widths": [8] * 5, "rank": 4, "population": False}
+    data = {"n": 20_000, "noise": {"kind": "none"}}
+    overrides = {"model": model, "data": data, "posterior": {"gamma": 1.0}}
+    problem = build_problem(
+        compose_problem({"model": "deep_linear", "data": "base", "overrides": overrides})
+    )
+    gibbs = read_model(problem)
+    chain = Chain(gibbs, np.random.default_rng(0))
+    excess = np.array([chain.sweep().excess for _ in range(300)])[50:]
+    found = estimate("mclmc", problem.target, configure("mclmc", steps=600))
+    assert found.llc_hat == pytest.approx(gibbs.nbeta * excess.mean(), rel=0.06)
+    assert found.se_hat < 0.03 * found.llc_hat
+
+
+def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
+    with jax.enable_x64(True):
+        windows = warmup.windows_of(100)
+        last = int(windows.closes[0])
+        state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8)
+        assert warmup.current_step_size(state, jnp.asarray(False)) == pytest.approx(0.02)
+        for i in range(last + 1):
+            state = warmup.update(
+                state,
+                i=jnp.asarray(i),
+                windows=windows,
+                positions=jax.random.normal(jax.random.key(i), (4, 3)),
+                acceptance=jnp.full(4, 0.8),
+                target_accept=0.8,
+            )
+        assert warmup.current_step_size(state, jnp.asarray(False)) == pytest.approx(0.02, rel=0.5)
 
 
 def test_mclmc_refuses_one_dimension() -> None:

@@ -4,8 +4,8 @@ Robnik, De Luca, Silverstein & Seljak (2023); by default its Metropolis-adjusted
 trajectories of length L start from a fresh direction and are accepted or not (Robnik, Cohn-Gordon
 & Seljak 2025). The kernels are BlackJAX's. Lengths are in units of sqrt(d) in coordinates
 whitened by a diagonal metric, so that the same numbers fit targets of any size and scale: L = 1
-crosses a standard normal's typical set once. In warm-up the metric adapts, and, where adjusted,
-the step size adapts from `step_size` towards `target_accept`.
+crosses a standard normal's typical set once. In warm-up the metric adapts, from the tether's
+widths on, and, where adjusted, the step size from `step_size` towards `target_accept`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ GRADIENTS_PER_STEP = 2
 """McLachlan's integrator evaluates two gradients per step."""
 MAX_INTEGRATION_STEPS = 256
 """Bound on L / step_size, so that a step size adapted to almost nothing cannot stall a trial."""
+FIRST_INTEGRATION_STEPS = 32
+"""The same until the first window closes: the metric is not yet worth long trajectories."""
 
 
 class State(NamedTuple):
@@ -98,9 +100,10 @@ def build(form: Form, structure: Structure) -> Sampler:
     transition = transitions(form, structure)
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
-        metric_key, chain_key = jax.random.split(key)
-        metric = warmup.laplace_covariance(metric_key, form, arrays, dense=False)
-        keys = jax.random.split(chain_key, structure.num_chains)
+        # Not the curvature at w*: stiff there, a parameter may still be as free as the tether lets
+        # it be, together with others. On deep networks its widths mislead by orders of magnitude.
+        metric = jnp.full_like(arrays.w_star, 1.0) / arrays.gamma
+        keys = jax.random.split(key, structure.num_chains)
 
         def start(key: PRNGKeyArray) -> Any:
             density = functools.partial(logdensity, form, arrays)
@@ -115,7 +118,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
         adapting = i < settings.num_warmup
-        chains, info = transition(key, arrays, settings, state, adapting)
+        chains, info = transition(key, arrays, settings, state, i)
         adaptation = jax.lax.cond(
             adapting,
             lambda: warmup.update(
@@ -144,12 +147,14 @@ def _adjusted(form: Form, structure: Structure) -> Any:
     """Trajectories of length L, jittered between 0 and 2 L, accepted or not."""
 
     def transition(
-        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, adapting: Array
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[Any, Info]:
         length_key, chain_key = jax.random.split(key)
-        step_size = warmup.current_step_size(state.adaptation, adapting)
+        step_size = warmup.current_step_size(state.adaptation, i < settings.num_warmup)
+        unknown = i <= settings.windows.closes[0]
+        most = jnp.where(unknown, FIRST_INTEGRATION_STEPS, MAX_INTEGRATION_STEPS)
         jittered = 2.0 * settings.L * jax.random.uniform(length_key, dtype=step_size.dtype)
-        length = jnp.clip(jnp.ceil(jittered / step_size), 1, MAX_INTEGRATION_STEPS)
+        length = jnp.clip(jnp.ceil(jittered / step_size), 1, most)
         metric = state.adaptation.metric.inverse_mass_matrix
         unit = jnp.sqrt(jnp.asarray(metric.shape[0], step_size.dtype))
 
@@ -198,7 +203,7 @@ def _plain(form: Form, structure: Structure) -> Any:
     kernel: Any = blackjax_plain.build_kernel()
 
     def transition(
-        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, adapting: Array
+        key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[Any, Info]:
         metric = state.adaptation.metric.inverse_mass_matrix
         unit = jnp.sqrt(jnp.asarray(metric.shape[0], metric.dtype))

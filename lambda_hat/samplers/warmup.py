@@ -68,13 +68,21 @@ def windows_of(num_warmup: int) -> Windows:
 
 def start(step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar) -> Adaptation:
     """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d])."""
-    init, _, _ = dual_averaging_adaptation(target_accept)
     metric_init, _, _ = mass_matrix_adaptation(inverse_mass_matrix.ndim == 1)
     dtype = inverse_mass_matrix.dtype
     return Adaptation(
-        averaging=_as_dtype(init(step_size), dtype),
+        averaging=_as_dtype(_averaging(step_size, target_accept), dtype),
         metric=_as_dtype(metric_init(inverse_mass_matrix.shape[0], inverse_mass_matrix), dtype),
     )
+
+
+def _averaging(step_size: Scalar, target_accept: Scalar) -> Any:
+    """Dual averaging from `step_size` on, which is also its average until there is another.
+
+    BlackJAX's is 1 before the first update, and a budget may end warm-up just there.
+    """
+    init, _, _ = dual_averaging_adaptation(target_accept)
+    return init(step_size)._replace(log_step_size_avg=jnp.log(step_size))
 
 
 def _as_dtype(tree: Any, dtype: Any) -> Any:
@@ -99,7 +107,7 @@ def update(
     target_accept: Scalar,
 ) -> Adaptation:
     """One warm-up step: the step size always, the metric inside its windows."""
-    da_init, da_update, da_final = dual_averaging_adaptation(target_accept)
+    _, da_update, da_final = dual_averaging_adaptation(target_accept)
     diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
     _, metric_update, metric_final = mass_matrix_adaptation(diagonal)
     like = adaptation
@@ -113,7 +121,8 @@ def update(
     metric = jax.lax.cond(slow, collect, lambda m: m, adaptation.metric)
 
     def close(_: None) -> Adaptation:
-        return _cast_like(Adaptation(da_init(da_final(averaging)), metric_final(metric)), like)
+        restarted = _averaging(da_final(averaging), target_accept)
+        return _cast_like(Adaptation(restarted, metric_final(metric)), like)
 
     def keep(_: None) -> Adaptation:
         return _cast_like(Adaptation(averaging, metric), like)

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.distributions import distribution_to_json
 
 from lambda_hat.conf.ranged_trial import Ranges
-from lambda_hat.trial import Reference
+from lambda_hat.trial import SCHEMA_OF, Reference
 from lambda_hat.tuning.functions import StudyFunctions, probe
 from lambda_hat.tuning.pruners import NONE
 from lambda_hat.tuning.settings import StudySettings
@@ -71,6 +71,7 @@ def fingerprint(
             **({"joint": list(settings.joint)} if settings.joint else {}),
         },
         "objective": scores,
+        **({"method_schema": SCHEMA_OF[method]} if method in SCHEMA_OF else {}),
         **plugin,
     }
 
