@@ -18,7 +18,9 @@ from blackjax.adaptation.staged_adaptation import build_schedule
 from jaxtyping import Array
 from known_answers import (
     FAMILIES,
+    GAMMA,
     Family,
+    N,
     check_known_answer,
     configure,
     estimate,
@@ -360,8 +362,7 @@ def test_an_mclmc_trajectory_is_that_of_blackjax() -> None:
     assert len(np.unique(np.asarray(ours)[:, 0])) > 15
 
 
-def test_mclmc_spreads_where_the_curvature_at_w_star_misleads() -> None:
-    """Deep networks: stiff parameters that are free together, and a posterior stiffer than w*."""
+def test_mclmc_agrees_with_gibbs_sampling_on_a_deep_network() -> None:
     model = {"widths": [8] * 5, "rank": 4, "population": False}
     data = {"n": 20_000, "noise": {"kind": "none"}}
     overrides = {"model": model, "data": data, "posterior": {"gamma": 1.0}}
@@ -374,6 +375,16 @@ def test_mclmc_spreads_where_the_curvature_at_w_star_misleads() -> None:
     found = estimate("mclmc", problem.target, configure("mclmc", steps=600))
     assert found.llc_hat == pytest.approx(gibbs.nbeta * excess.mean(), rel=0.06)
     assert found.se_hat < 0.03 * found.llc_hat
+
+
+def test_mclmc_begins_with_the_widths_of_the_tether_however_stiff_the_loss() -> None:
+    with jax.enable_x64(True):
+        stiff = targets.square_sum((1.0, 4e4), n=N, gamma=GAMMA, dtype="float64")
+        sampler = mclmc.build(stiff.form, mclmc.structure_of(configure("mclmc"), stiff))
+        numbers = mclmc.settings_of(configure("mclmc"))
+        state = sampler.init(jax.random.key(0), stiff.arrays, numbers)
+        metric = np.asarray(state.adaptation.metric.inverse_mass_matrix)
+    assert metric == pytest.approx([1 / GAMMA, 1 / GAMMA])
 
 
 def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
