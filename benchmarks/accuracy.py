@@ -28,6 +28,7 @@ from lambda_hat.conf.families import DeepLinearConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.store import read_json
 from lambda_hat.tables.reading import read_table
+from lambda_hat.trial import ESTIMATED, NOISY
 
 HERE = Path(__file__).parent
 CONFIGS = (HERE / "accuracy.yaml", HERE / "accuracy_deep_linear.yaml")
@@ -49,6 +50,8 @@ class Cell(NamedTuple):
     margin: float
     """Half of its 95 % interval: Student's t over runs, the truth's own error added."""
     failed: int
+    noisy: int
+    """Runs whose own gates fail; their estimates count."""
     runs: int
     work: float
     """Full-data gradients, mean over runs."""
@@ -153,7 +156,7 @@ def chosen(
 
 def cell(rows: Sequence[Mapping], truth: float, truth_error: float) -> Cell:
     """What the runs of one setting come to."""
-    ended = [row for row in rows if row["status"] == "complete"]
+    ended = [row for row in rows if row["status"] in ESTIMATED]
     errors = np.asarray([row["llc_hat"] / truth - 1 for row in ended])
     spread = np.std(errors, ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else np.nan
     wide = stats.t.ppf(0.975, max(1, len(errors) - 1))
@@ -161,6 +164,7 @@ def cell(rows: Sequence[Mapping], truth: float, truth_error: float) -> Cell:
         error=float(np.mean(errors)) if len(errors) else np.nan,
         margin=float(np.hypot(wide * spread, 1.96 * truth_error / truth)),
         failed=len(rows) - len(ended),
+        noisy=sum(row["status"] == NOISY for row in rows),
         runs=len(rows),
         work=mean(row["work"]["full_gradients"] for row in rows),
         seconds=mean(row["runtime_sec"] for row in rows),
@@ -176,11 +180,12 @@ def show(result: Cell | None) -> str:
     """A cell as three columns: error with interval, work, seconds."""
     if result is None or not result.runs:
         return " | | | "
-    failed = f", {result.failed} of {result.runs} failed" if result.failed else ""
+    counts = {"failed": result.failed, "noisy": result.noisy}
+    said = "".join(f", {n} of {result.runs} {what}" for what, n in counts.items() if n)
     if np.isnan(result.error):
         return f" | all {result.runs} failed | | "
     margin = "" if np.isnan(result.margin) else f" ± {100 * result.margin:.1f}"
-    error = f"{100 * result.error:+.1f}{margin}{failed}"
+    error = f"{100 * result.error:+.1f}{margin}{said}"
     return f" | {error} | {result.work:.2g} | {result.seconds:.1f}"
 
 

@@ -66,7 +66,7 @@ class MCLMCConfig(SamplerConfig):
     """First step size, in units of sqrt(d), in coordinates whitened by the metric."""
     target_accept: float = bounded(0.8, above=0, below=1, do="0.8 is usual.")
     """Acceptance that warm-up adapts the step size towards; plain MCLMC has no use for it."""
-    L: float = bounded(0.3, above=0, do="Give a trajectory length.")
+    L: float = bounded(1.0, above=0, do="Give a trajectory length.")
     """Trajectory length between momentum refreshments, same units as `step_size`."""
     steps: int = bounded(4_000, least=50, do="Raise it.")
     """Transitions of each chain, warm-up included."""
