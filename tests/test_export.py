@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import yaml
 from instant import use_instant_runners
+from optuna.storages import RDBStorage
 
 from lambda_hat.entrypoints import export_studies, parsl_optuna
 from lambda_hat.store import Store, lock_folder
@@ -97,12 +98,17 @@ def test_the_dashboard_shows_every_study_by_the_command_that_is_printed(
         server.wait()
 
 
-def test_an_exported_study_has_every_trial_and_attribute(store: Store) -> None:
+def test_an_exported_study_has_every_trial_and_attribute(
+    store: Store, request: pytest.FixtureRequest
+) -> None:
     assert export() == 0
+    storage = RDBStorage("sqlite:///all.db")
+    request.addfinalizer(storage.engine.dispose)
+    request.addfinalizer(storage.remove_session)  # Before the engine: finalizers run backwards.
     for journal in store.journals():
         pid, method = journal.stem.split(".")
         snapshot = pd.read_pickle(store.snapshot(pid, method))
-        copied = optuna.load_study(study_name=snapshot.study_name, storage="sqlite:///all.db")
+        copied = optuna.load_study(study_name=snapshot.study_name, storage=storage)
         assert copied.user_attrs == snapshot.user_attrs
         pairs = list(zip(copied.trials, snapshot.trials, strict=True))
         assert pairs and all(

@@ -32,6 +32,7 @@ def export_studies(journals: Sequence[Path], database: Path) -> list[str]:
         try:
             return [name for journal in journals for name in _copy(journal, storage)]
         finally:
+            storage.remove_session()
             storage.engine.dispose()
 
 
