@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from instant import use_instant_runners
 
@@ -320,6 +321,17 @@ def test_draws_that_were_not_kept_are_a_sentence(tmp_path: Path) -> None:
     assert failed.llc is None
     with pytest.raises(FileNotFoundError, match="What failed has none"):
         failed.to_arviz()
+
+
+def test_methods_are_taken_as_a_table_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_instant_runners(monkeypatch)
+    problem = lh.problem(QUADRATIC, artifacts=tmp_path / "a")
+    given = {"trials": 2, "confirm_seeds": 0, "accept_unreliable": True}
+    for methods in ("sgld", ("sgld",), pd.Series(["sgld"]).unique(), {"sgld": 1}.keys()):
+        study = lh.tune(problem, methods, results=tmp_path / "r", **given)  # type: ignore
+        assert study.methods == ("sgld",) and len(study.trials) == 2
 
 
 def test_what_is_stored_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

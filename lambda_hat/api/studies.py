@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def tune(
     """
     check_judge(problem, reference)
     results = as_path("results", results)
-    methods = list(methods) if isinstance(methods, tuple) else methods
+    several = isinstance(methods, Iterable) and not isinstance(methods, str)
     budget = BUDGET_SEC if reference is None else reference.result.budget_sec
     settings = {} if reference is None else asdict(reference.settings)
     section = {
@@ -136,7 +136,7 @@ def tune(
     plan = study_plan(
         {
             "problems": [problem.item.spec],
-            "methods": [methods] if isinstance(methods, str) else methods,
+            "methods": list(methods) if several else [methods],
             "optuna": section,
             "reference": {**settings, "accept_unreliable": accept_unreliable},
             "search_space": search_space,

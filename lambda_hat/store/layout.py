@@ -53,10 +53,10 @@ class Store:
 
         A damaged target is left alone here; the next worker that loads it builds it again.
         """
-        folder = self.artifacts / "problems" / pid
+        target = self.target(pid)
         try:
-            record = json.loads((folder / "target.json").read_bytes())
-            arrays = digest_bytes([(folder / "target.npz").read_bytes()])
+            record = json.loads(target.read_bytes())
+            arrays = digest_bytes([target.with_suffix(".npz").read_bytes()])
             usable = record["evidence"]["status"] != "refused" and arrays == record["sha256"]
             return record["target"] if usable else None
         except (OSError, ValueError, LookupError, TypeError):
