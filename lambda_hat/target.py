@@ -51,6 +51,10 @@ class Arrays(NamedTuple):
     gamma: Float[Array, ""]
     statistics: Any = None
     """`Statistics`, a pytree, or None where L_n needs every row of `data`."""
+    surrogate: Any = None
+    """`samplers.surrogate.Surrogate`, or None: what trajectories follow between two kicks."""
+    narrow: Any = None
+    """`samplers.metric.Narrow`, or None: directions in which the posterior is narrow."""
 
 
 @dataclass(frozen=True)

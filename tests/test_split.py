@@ -24,7 +24,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.execution.errors import WorkerLost
 from lambda_hat.execution.event_loop import EventLoop
 from lambda_hat.problems import Problem, build_problem
-from lambda_hat.references import chain_files, chains, hmc, split
+from lambda_hat.references import aids, chain_files, chains, hmc, split
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.hmc import confirm_hmc, help_hmc, sample_hmc
 from lambda_hat.runners.help_reference import help_reference
@@ -63,7 +63,7 @@ def same(found: EngineResult, other: EngineResult) -> bool:
 def dear() -> Iterator[None]:
     """A small problem whose chains are split all the same, into many short moments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(split, "DEAR", 0)
+        patch.setattr(aids, "LARGE", 0)
         patch.setattr(chain_files, "MOMENT_SEC", 0.05)
         patch.setattr(chain_files, "LARGE", 0)
         patch.setattr(split, "PATIENCE_SEC", 0.01)
@@ -110,7 +110,7 @@ DYING = """
 import os, signal, sys
 import test_split
 from test_split import *
-split.DEAR, split.PATIENCE_SEC = 0, 0.01
+aids.LARGE, split.PATIENCE_SEC = 0, 0.01
 chain_files.LARGE, chain_files.MOMENT_SEC = 0, 0.05
 save, count = chain_files.ChainFiles._save, 0
 
@@ -273,7 +273,7 @@ def test_what_is_split_is_a_matter_of_the_problem(
     rows: int, statistics: Any, dear: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 45 parameters; where sufficient statistics stand for the data, n costs nothing."""
-    monkeypatch.setattr(split, "DEAR", 500_000)
+    monkeypatch.setattr(aids, "LARGE", 500_000)
     arrays = SimpleNamespace(statistics=statistics, data={"x": np.zeros((rows, 1))})
     target = SimpleNamespace(d=45, form=SimpleNamespace(has_rows=True), arrays=arrays)
     assert split.is_dear(cast(Any, target)) is dear

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from lambda_hat.conf.samplers import HMCConfig
+from lambda_hat.references.aids import aided
 from lambda_hat.references.chains import Task
 from lambda_hat.references.checkpoint import load_checkpoint, save_checkpoint
 from lambda_hat.samplers import hmc
@@ -49,7 +50,7 @@ class ChainFiles:
         of_kind = [] if kind == CHECKED else [kind]
         self._identity = digest([task.identity, tuning, *of_kind])
         self._folder = task.checkpoint.with_suffix("") / self._identity[:12]
-        target = task.problem.target(hmc.DTYPE)
+        target, _ = aided(task.problem, hmc.DTYPE, tuning)
         size = 1 if target.d >= LARGE else 2
         every = range(config.num_chains)
         self._parts = [every[first : first + size] for first in every[::size]]

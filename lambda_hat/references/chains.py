@@ -19,6 +19,7 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.diagnostics import diagnose, ess
 from lambda_hat.llc import NoEstimate, estimate_llc
 from lambda_hat.problems import Problem
+from lambda_hat.references.aids import aided
 from lambda_hat.references.checkpoint import CHECKPOINT_SECONDS, save_checkpoint
 from lambda_hat.references.engine import Attempt, Cost, EngineResult, Watch
 from lambda_hat.references.gate import Gate, no_estimate
@@ -80,8 +81,10 @@ class Chains:
     ):
         self._task, self._tuning, self._attempts = task, tuning, attempts
         self._measure, self._saved = measure, time.monotonic()
-        target, key = task.problem.target(method.DTYPE), jax.random.key(task.seed)
+        target, seconds = aided(task.problem, method.DTYPE, tuning)
+        key = jax.random.key(task.seed)
         self._runner = Runner(method, target, config, key=key, resume=resume)
+        self._runner.progress.seconds["compile"] += seconds
 
     @property
     def num_draws(self) -> int:

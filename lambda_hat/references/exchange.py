@@ -36,6 +36,7 @@ from lambda_hat.references.rung_metric import (
 )
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.surrogate import integrator_of, mean_length, work_of
 from lambda_hat.target import Arrays, Form, Target, logdensity, loss
 
 DTYPE = "float64"
@@ -148,7 +149,7 @@ def refusal(target: Target, config: Config) -> str | None:
 
 def build(form: Form, structure: Structure) -> Sampler:
     """Replica exchange on the targets of one form."""
-    moves = functools.partial(_move, blackjax_hmc.build_kernel(), form)
+    moves = functools.partial(_move, form)
 
     def losses(arrays: Arrays, position: Array) -> tuple[Array, Array]:
         value_and_slope = jax.value_and_grad(lambda w: loss(form, arrays, w))
@@ -173,7 +174,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
         move_key, tether_key, swap_key = jax.random.split(key, 3)
-        length = settings.num_integration_steps
+        length = mean_length(arrays, settings.num_integration_steps)
         scale = jnp.where(i < settings.rounds.end, 1.0, settings.step_scale)
         step_size = scale * jnp.exp(state.tuning.log_step_size)
         moved, info, energy = moves(move_key, arrays, state, step_size, length)
@@ -191,7 +192,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: state,
         )
         rungs, chains = value.shape
-        work = jnp.full(chains, rungs + (rungs - 1) * length, energy.dtype)
+        work = jnp.full(chains, rungs + (rungs - 1) * work_of(form, arrays, length))
         divergence = info.is_divergent[-1].astype(energy.dtype)
         return state, Info(info.acceptance_rate[-1], divergence, energy[-1], work)
 
@@ -229,7 +230,6 @@ def _starts(
 
 
 def _move(
-    kernel: Any,
     form: Form,
     key: PRNGKeyArray,
     arrays: Arrays,
@@ -247,8 +247,11 @@ def _move(
         position, value, slope = replica
         tempered = arrays._replace(nbeta=temperature * arrays.nbeta)
 
+        def place(z: Array) -> Array:
+            return position + times(root, z)
+
         def density(z: Array) -> Array:
-            return logdensity(form, tempered, position + times(root, z))
+            return logdensity(form, tempered, place(z))
 
         shift = position - arrays.w_star
         start = blackjax_hmc.HMCState(
@@ -259,9 +262,10 @@ def _move(
         jitter_key, kernel_key = jax.random.split(key)
         jitter = JITTER ** -jax.random.uniform(jitter_key, dtype=position.dtype)
         unit = jnp.ones_like(position)
+        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, tempered, place))
         end, info = kernel(kernel_key, start, density, jitter * step_size, unit, length)
         energy = 0.5 * jnp.vdot(info.momentum, info.momentum) - start.logdensity
-        return position + times(root, end.position), info, energy
+        return place(end.position), info, energy
 
     of_a_rung = jax.vmap(one, in_axes=(0, None, None, None, 0))
     return jax.vmap(of_a_rung)(

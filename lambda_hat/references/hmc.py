@@ -22,6 +22,7 @@ from jaxtyping import PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problems import Problem
+from lambda_hat.references.aids import metric_rank, surrogate_rows
 from lambda_hat.references.annealing import OutOfTime
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import Checkpoint, load_checkpoint
@@ -58,6 +59,10 @@ class Tuning(NamedTuple):
 
     target_accept: float
     num_integration_steps: int
+    surrogate_rows: int = 0
+    """See `aids.surrogate_rows`; chains of earlier versions had none."""
+    metric_rank: int = 0
+    """See `aids.metric_rank`."""
 
     @property
     def smaller_steps(self) -> Tuning | None:
@@ -100,8 +105,7 @@ def sample_hmc(
     task = _task(problem, config, seed, checkpoint, watch)
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=task.identity)
-        first = Tuning(config.target_accept, config.num_integration_steps)
-        tuning = Tuning(**stored.tuning) if stored else first
+        tuning = Tuning(**stored.tuning) if stored else _first_tuning(problem, config)
         attempts = stored.attempts if stored else ()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
         while True:
@@ -198,6 +202,13 @@ def help_hmc(
         return help_chains(task, functools.partial(_hmc_config, task), deadline=deadline)
 
 
+def _first_tuning(problem: Problem, config: ReferenceConfig) -> Tuning:
+    target = problem.target(hmc.DTYPE)
+    rank = metric_rank(target, config.dense_metric_max_dim)
+    steps = config.num_integration_steps
+    return Tuning(config.target_accept, steps, surrogate_rows(target), rank)
+
+
 def _task(
     problem: Problem, config: ReferenceConfig, seed: int, checkpoint: Path, watch: Watch | None
 ) -> Task:
@@ -222,7 +233,8 @@ def _chains(
 
 def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
     steps = task.config.num_warmup + task.config.num_draws
-    return HMCConfig(**{"steps": steps, **_chain_settings(task.config), **tuning})
+    found = {name: tuning[name] for name in ("target_accept", "num_integration_steps")}
+    return HMCConfig(**{"steps": steps, **_chain_settings(task.config), **found})
 
 
 def _run(

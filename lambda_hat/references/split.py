@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig
+from lambda_hat.references.aids import is_large
 from lambda_hat.references.annealing import OutOfTime
 from lambda_hat.references.chain_files import CHECKED, ELSEWHERE, ChainFiles
 from lambda_hat.references.chains import Chains, Task
@@ -32,11 +33,8 @@ from lambda_hat.references.starts import Starts, anneal_starts, chains_at, num_c
 from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import claim, is_claimed, read_json, wanted_beside, write_json
-from lambda_hat.target import Target, num_rows
+from lambda_hat.target import Target
 
-DEAR = 500_000
-"""Parameters times rows of data from which on chains are split: a gradient takes a tenth of a
-millisecond or more, of which one program for all chains spares little."""
 PATIENCE_SEC = 0.2
 """Between two looks for a chain that is free."""
 
@@ -44,11 +42,10 @@ PATIENCE_SEC = 0.2
 def is_dear(target: Target) -> bool:
     """Whether its chains are split: a matter of the problem, and not of who is there to help.
 
-    An accelerator makes all chains go on in the time of one.
+    One program for all chains spares little of a large problem's gradients. An accelerator makes
+    all chains go on in the time of one.
     """
-    whole = target.arrays.statistics is not None
-    rows = 1 if whole else num_rows(target.form, target.arrays)
-    return target.d * rows >= DEAR and jax.default_backend() == "cpu"
+    return is_large(target) and jax.default_backend() == "cpu"
 
 
 class SplitChains(Chains):

@@ -26,6 +26,7 @@ from lambda_hat.references.annealing import DECORRELATED, FIRST_STEP_SIZE, OutOf
 from lambda_hat.references.particles import TARGET_ESS, weighted_covariance
 from lambda_hat.samplers import hmc, warmup
 from lambda_hat.samplers.loop import Runner
+from lambda_hat.samplers.metric import coordinates
 from lambda_hat.target import Arrays, Form, logdensity
 
 ON_THE_WAY = 0.5
@@ -97,7 +98,8 @@ class _Annealing:
             higher, weights = self._next(temperature)
             dense = self._adaptation.metric.inverse_mass_matrix.ndim == 2
             effective = 1.0 / np.sum(weights**2)
-            metric = weighted_covariance(self._particles.position, weights, effective, dense)
+            place = coordinates(self._arrays, jnp.asarray(self._particles.position))
+            metric = weighted_covariance(place, weights, effective, dense)
             self._particles = self._resampled(weights)
             self._decorrelate(higher, metric, DECORRELATED if higher >= 1.0 else ON_THE_WAY)
             temperature, temperatures = higher, temperatures + 1

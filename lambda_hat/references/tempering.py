@@ -24,6 +24,7 @@ import numpy as np
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references import exchange, ladder
+from lambda_hat.references.aids import surrogate_rows
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
 from lambda_hat.references.engine import Attempt, EngineResult, Watch
@@ -59,10 +60,12 @@ class Tuning(NamedTuple):
     temperatures: tuple[float, ...]
     step_scale: float
     pilot: bool
+    surrogate_rows: int = 0
 
     def after(self, result: EngineResult, temperatures: tuple[float, ...]) -> Tuning:
         """With these temperatures, and with steps so small that transitions do not diverge."""
-        return Tuning(temperatures, _smaller(self.step_scale, result), False)
+        smaller = _smaller(self.step_scale, result)
+        return self._replace(temperatures=temperatures, step_scale=smaller, pilot=False)
 
 
 def sample_tempering(
@@ -146,7 +149,7 @@ def _first_tuning(task: Task) -> Tuning:
     """The pilot's: rungs by equal factors, from where the loss begins to be felt."""
     target = task.problem.target(exchange.DTYPE)
     temperatures = ladder.first_temperatures(_coldest(target, task.seed), PILOT_RUNGS)
-    return Tuning(temperatures, 1.0, True)
+    return Tuning(temperatures, 1.0, True, surrogate_rows(target))
 
 
 def _coldest(target: Target, seed: int) -> float:

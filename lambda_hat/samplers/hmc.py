@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import blackjax.mcmc.hmc as blackjax_hmc
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc.metrics import Metric, gaussian_euclidean
-from blackjax.util import generate_gaussian_noise
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, PRNGKeyArray
 
 from lambda_hat.conf.samplers import HMCConfig as Config
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.metric import coordinates, metric_of, momentum_root
+from lambda_hat.samplers.surrogate import integrator_of, mean_length, work_of
 from lambda_hat.target import Arrays, Form, Target, logdensity, squared_distance
 
 DTYPE = "float64"
@@ -37,7 +36,7 @@ class State(NamedTuple):
     chains: blackjax_hmc.HMCState
     adaptation: warmup.Adaptation
     momentum_root: Array
-    """Root of the mass matrix, [d, d] or its diagonal [d]."""
+    """Root of the mass matrix, or its diagonal, in the metric's coordinates."""
 
     @classmethod
     def of(cls, chains: blackjax_hmc.HMCState, adaptation: warmup.Adaptation) -> State:
@@ -84,12 +83,15 @@ def refusal(target: Target, config: Config) -> str | None:
 
 def build(form: Form, structure: Structure) -> Sampler:
     """HMC on the targets of one form."""
-    kernel: Any = blackjax_hmc.build_kernel()
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         metric_key, start_key = jax.random.split(key)
         dense = arrays.w_star.shape[0] <= structure.dense_metric_max_dim
-        covariance = warmup.laplace_covariance(metric_key, form, arrays, dense=dense)
+        covariance = (
+            warmup.laplace_covariance(metric_key, form, arrays, dense=dense)
+            if arrays.narrow is None
+            else arrays.narrow.variance
+        )
         positions = warmup.overdispersed_starts(
             start_key,
             form,
@@ -110,10 +112,12 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
         length_key, chain_key = jax.random.split(key)
-        length = jax.random.randint(length_key, (), 1, 2 * settings.num_integration_steps + 1)
+        mean = mean_length(arrays, settings.num_integration_steps)
+        length = jax.random.randint(length_key, (), 1, 2 * mean + 1)
         adapting = i < settings.num_warmup
         step_size = warmup.current_step_size(state.adaptation, adapting)
-        metric = metric_of(state.adaptation.metric.inverse_mass_matrix, state.momentum_root)
+        metric = metric_of(arrays, state.adaptation.metric.inverse_mass_matrix, state.momentum_root)
+        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, arrays))
 
         def transition(key: PRNGKeyArray, chain: Any) -> Any:
             density = functools.partial(logdensity, form, arrays)
@@ -127,7 +131,7 @@ def build(form: Form, structure: Structure) -> Sampler:
                 state.adaptation,
                 i=i,
                 windows=settings.windows,
-                positions=chains.position,
+                positions=coordinates(arrays, chains.position),
                 acceptance=info.acceptance_rate,
                 target_accept=settings.target_accept,
             ),
@@ -138,7 +142,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: momentum_root(adaptation.metric.inverse_mass_matrix),
             lambda: state.momentum_root,
         )
-        work = jnp.full(structure.num_chains, length, arrays.w_star.dtype)
+        work = jnp.full(structure.num_chains, work_of(form, arrays, length))
         kinetic = jax.vmap(metric.kinetic_energy)(info.momentum)
         measured = Info(
             acceptance=info.acceptance_rate,
@@ -155,26 +159,6 @@ def build(form: Form, structure: Structure) -> Sampler:
         return {"step_size": warmup.current_step_size(state.adaptation, jnp.asarray(False))}
 
     return Sampler(init, step, draw, summary)
-
-
-def momentum_root(inverse_mass_matrix: Array) -> Array:
-    """R with R R^T = M, from the inverse of M: [d, d] or diagonals [d].
-
-    XLA solves triangular systems in a loop over rows, which takes longer than a whole trajectory
-    of a small problem: it is done where the metric changes, and not for each momentum.
-    """
-    if inverse_mass_matrix.ndim == 1:
-        return 1.0 / jnp.sqrt(inverse_mass_matrix)
-    root = jnp.linalg.cholesky(inverse_mass_matrix)
-    return solve_triangular(root, jnp.eye(len(root), dtype=root.dtype), lower=True, trans=1)
-
-
-def metric_of(inverse_mass_matrix: Array, root: Array) -> Metric:
-    """BlackJAX's metric, whose momenta are drawn with a root that is known (`momentum_root`)."""
-    metric = gaussian_euclidean(inverse_mass_matrix)
-    return metric._replace(
-        sample_momentum=lambda key, position: generate_gaussian_noise(key, position, sigma=root)
-    )
 
 
 def hamiltonian_draw(arrays: Arrays, chains: Any) -> Draw:

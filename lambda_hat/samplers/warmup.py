@@ -16,6 +16,7 @@ from blackjax.adaptation.mass_matrix import mass_matrix_adaptation
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from lambda_hat.samplers.metric import spread
 from lambda_hat.target import Arrays, Form, hessian_vector_product, loss, potential
 
 Scalar = Any
@@ -192,11 +193,6 @@ def overdispersed_starts(
     """
     d = arrays.w_star.shape[0]
     normal = jax.random.normal(key, (num_chains, d), arrays.w_star.dtype)
-    spread = (
-        normal * jnp.sqrt(covariance)
-        if covariance.ndim == 1
-        else normal @ jnp.linalg.cholesky(covariance).T
-    )
     away = (jnp.arange(num_chains) % 2).astype(arrays.w_star.dtype)[:, None]
     highest = potential(form, arrays, arrays.w_star) + scale**2 * d
 
@@ -210,7 +206,7 @@ def overdispersed_starts(
         return tries + 1, shift, too_high(shift)
 
     # Not without end: where the loss is no number, nothing ever lies low enough.
-    first = scale * away * spread
+    first = scale * away * spread(arrays, covariance, normal)
     _, shift, _ = jax.lax.while_loop(
         lambda carry: jnp.any(carry[2]) & (carry[0] < MOST_SHRINKS),
         lower,
