@@ -1,4 +1,4 @@
-"""What makes trajectories of a large problem cheaper or longer, and leaves its posterior as it is."""
+"""What makes a large problem's trajectories cheaper or longer, and leaves its posterior alone."""
 
 from __future__ import annotations
 
