@@ -13,7 +13,7 @@ import functools
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,7 +233,8 @@ def _chains(
 
 def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
     steps = task.config.num_warmup + task.config.num_draws
-    found = {name: tuning[name] for name in ("target_accept", "num_integration_steps")}
+    names = {field.name for field in fields(HMCConfig)}
+    found = {name: value for name, value in tuning.items() if name in names}
     return HMCConfig(**{"steps": steps, **_chain_settings(task.config), **found})
 
 
