@@ -44,8 +44,9 @@ def rows_of(name: str, problem: Problem, seconds: float) -> None:
     """Prints a row for each way that the problem can have."""
     with jax.enable_x64(True):
         plain = problem.target(hmc.DTYPE)
-        rows = {"surrogate_rows": surrogate_rows(plain)}
-        rank = {"metric_rank": metric_rank(plain, ReferenceConfig().dense_metric_max_dim)}
+        up_to = ReferenceConfig().dense_metric_max_dim
+        rows = {"surrogate_rows": surrogate_rows(plain, up_to)}
+        rank = {"metric_rank": metric_rank(plain, up_to)}
         ways: dict[str, dict[str, int]] = {"plain": {}, f"{rows['surrogate_rows']} rows": rows}
         if rank["metric_rank"]:
             directions = f"{rank['metric_rank']} directions"

@@ -38,13 +38,19 @@ def is_large(target: Target) -> bool:
     return target.d * (1 if whole else num_rows(target.form, target.arrays)) >= LARGE
 
 
-def surrogate_rows(target: Target) -> int:
-    """Rows that trajectories follow between two kicks; 0 where they follow all."""
+def surrogate_rows(target: Target, dense_up_to: int) -> int:
+    """Rows that trajectories follow in float32; 0 where they follow all in float64.
+
+    A dense metric has every direction at the same pace: kicks by the other rows can be rare.
+    Without one they resonate with the fastest directions, and trajectories follow all rows.
+    """
     if not is_large(target) or target.arrays.statistics is not None:
         return 0
     n = num_rows(target.form, target.arrays)
     rows = max(n // SHARE, LEAST_ROWS)
-    return rows if n >= WORTH_IT * rows else 0
+    if n < WORTH_IT * rows:
+        return 0
+    return rows if target.d <= dense_up_to else n
 
 
 def metric_rank(target: Target, dense_up_to: int) -> int:

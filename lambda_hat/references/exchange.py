@@ -36,7 +36,7 @@ from lambda_hat.references.rung_metric import (
 )
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
-from lambda_hat.samplers.surrogate import integrator_of, mean_length, work_of
+from lambda_hat.samplers.surrogate import Stride, integrator_of, stride_of, work_of
 from lambda_hat.target import Arrays, Form, Target, logdensity, loss
 
 DTYPE = "float64"
@@ -174,10 +174,10 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
         move_key, tether_key, swap_key = jax.random.split(key, 3)
-        length = mean_length(arrays, settings.num_integration_steps)
+        stride = stride_of(form, arrays, settings.num_integration_steps)
         scale = jnp.where(i < settings.rounds.end, 1.0, settings.step_scale)
         step_size = scale * jnp.exp(state.tuning.log_step_size)
-        moved, info, energy = moves(move_key, arrays, state, step_size, length)
+        moved, info, energy = moves(move_key, arrays, state, step_size, stride)
         normal = jax.random.normal(tether_key, moved.shape[1:], moved.dtype)
         exact = arrays.w_star + normal / jnp.sqrt(arrays.gamma)
         position = jnp.concatenate([exact[None], moved])
@@ -192,7 +192,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: state,
         )
         rungs, chains = value.shape
-        work = jnp.full(chains, rungs + (rungs - 1) * work_of(form, arrays, length))
+        work = jnp.full(chains, rungs + (rungs - 1) * work_of(form, arrays, stride))
         divergence = info.is_divergent[-1].astype(energy.dtype)
         return state, Info(info.acceptance_rate[-1], divergence, energy[-1], work)
 
@@ -235,7 +235,7 @@ def _move(
     arrays: Arrays,
     state: State,
     step_size: Float[Array, " moving"],
-    length: Any,
+    stride: Stride,
 ) -> tuple[Float[Array, "moving chains d"], Any, Float[Array, "moving chains"]]:
     """One HMC transition of every replica but those of the tether: positions, infos, energies.
 
@@ -262,8 +262,8 @@ def _move(
         jitter_key, kernel_key = jax.random.split(key)
         jitter = JITTER ** -jax.random.uniform(jitter_key, dtype=position.dtype)
         unit = jnp.ones_like(position)
-        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, tempered, place))
-        end, info = kernel(kernel_key, start, density, jitter * step_size, unit, length)
+        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, tempered, stride, place))
+        end, info = kernel(kernel_key, start, density, jitter * step_size, unit, stride.length)
         energy = 0.5 * jnp.vdot(info.momentum, info.momentum) - start.logdensity
         return place(end.position), info, energy
 

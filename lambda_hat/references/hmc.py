@@ -206,7 +206,8 @@ def _first_tuning(problem: Problem, config: ReferenceConfig) -> Tuning:
     target = problem.target(hmc.DTYPE)
     rank = metric_rank(target, config.dense_metric_max_dim)
     steps = config.num_integration_steps
-    return Tuning(config.target_accept, steps, surrogate_rows(target), rank)
+    rows = surrogate_rows(target, config.dense_metric_max_dim)
+    return Tuning(config.target_accept, steps, rows, rank)
 
 
 def _task(

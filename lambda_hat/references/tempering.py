@@ -149,7 +149,8 @@ def _first_tuning(task: Task) -> Tuning:
     """The pilot's: rungs by equal factors, from where the loss begins to be felt."""
     target = task.problem.target(exchange.DTYPE)
     temperatures = ladder.first_temperatures(_coldest(target, task.seed), PILOT_RUNGS)
-    return Tuning(temperatures, 1.0, True, surrogate_rows(target))
+    rows = surrogate_rows(target, task.config.dense_metric_max_dim)
+    return Tuning(temperatures, 1.0, True, rows)
 
 
 def _coldest(target: Target, seed: int) -> float:

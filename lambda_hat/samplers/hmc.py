@@ -19,7 +19,7 @@ from lambda_hat.conf.samplers import HMCConfig as Config
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
 from lambda_hat.samplers.metric import coordinates, metric_of, momentum_root
-from lambda_hat.samplers.surrogate import integrator_of, mean_length, work_of
+from lambda_hat.samplers.surrogate import integrator_of, stride_of, work_of
 from lambda_hat.target import Arrays, Form, Target, logdensity, squared_distance
 
 DTYPE = "float64"
@@ -28,6 +28,8 @@ DRAW_WORK = 0.0
 TRIM_TRANSIENT = False
 OVERDISPERSION = 2.0
 FIRST_STEP_SIZE = 0.1
+LONG_ENOUGH = 1.2
+"""Mean length of a trajectory, in units of the tether's width, where widths are of the metric."""
 
 
 class State(NamedTuple):
@@ -112,16 +114,18 @@ def build(form: Form, structure: Structure) -> Sampler:
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
         length_key, chain_key = jax.random.split(key)
-        mean = mean_length(arrays, settings.num_integration_steps)
-        length = jax.random.randint(length_key, (), 1, 2 * mean + 1)
         adapting = i < settings.num_warmup
         step_size = warmup.current_step_size(state.adaptation, adapting)
+        mean = settings.num_integration_steps
+        if arrays.narrow is not None:
+            mean = jnp.clip(jnp.ceil(LONG_ENOUGH / step_size).astype(jnp.int32), 1, mean)
+        stride = stride_of(form, arrays, jax.random.randint(length_key, (), 1, 2 * mean + 1))
         metric = metric_of(arrays, state.adaptation.metric.inverse_mass_matrix, state.momentum_root)
-        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, arrays))
+        kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, arrays, stride))
 
         def transition(key: PRNGKeyArray, chain: Any) -> Any:
             density = functools.partial(logdensity, form, arrays)
-            return kernel(key, chain, density, step_size, metric, length)
+            return kernel(key, chain, density, step_size, metric, stride.length)
 
         keys = jax.random.split(chain_key, structure.num_chains)
         chains, info = jax.vmap(transition)(keys, state.chains)
@@ -142,7 +146,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: momentum_root(adaptation.metric.inverse_mass_matrix),
             lambda: state.momentum_root,
         )
-        work = jnp.full(structure.num_chains, work_of(form, arrays, length))
+        work = jnp.full(structure.num_chains, work_of(form, arrays, stride))
         kinetic = jax.vmap(metric.kinetic_energy)(info.momentum)
         measured = Info(
             acceptance=info.acceptance_rate,

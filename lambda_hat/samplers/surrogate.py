@@ -1,4 +1,4 @@
-"""Trajectories that follow a part of the data, and are kicked by the rest of it now and then.
+"""Trajectories that follow a part of the data in float32, and are kicked by the rest now and then.
 
 The potential is split into that of a few rows, which is followed with small steps, and what is left
 of it, which is small and is added as kicks between many of them:
@@ -8,7 +8,8 @@ of it, which is small and is added as kicks between many of them:
 (Shahbaba, Lan, Johnson & Neal 2014, Stat. Comput. 24:339; Tuckerman, Berne & Martyna 1992). Every
 part conserves volume and can be reversed, and proposals are accepted by the energies over all data
 in float64: the draws are exact, however far the rows are off. U_S has the slope of U at w*, and is
-evaluated in float32.
+evaluated in float32. Where it is of all rows, nothing is left but digits, and there are no kicks on
+the way.
 """
 
 from __future__ import annotations
@@ -63,14 +64,40 @@ def surrogate_logdensity(form: Form, arrays: Arrays, w: Float[Array, " d"]) -> F
     return -arrays.nbeta * loss - 0.5 * arrays.gamma * squared_distance(arrays, w)
 
 
+class Stride(NamedTuple):
+    """How a trajectory goes."""
+
+    steps: Any
+    """Leapfrog steps of the surrogate between two kicks, if there is one."""
+    length: Any
+    """Steps of the integrator, each with its kicks."""
+
+
+def stride_of(form: Form, arrays: Arrays, steps: Any) -> Stride:
+    """A trajectory of `steps` leapfrog steps, or of the tens that hold them.
+
+    A surrogate of all rows lacks nothing but digits: it is followed to the end.
+    """
+    if arrays.surrogate is None:
+        return Stride(1, steps)
+    if _rows(arrays) == num_rows(form, arrays):
+        return Stride(steps, 1)
+    return Stride(STEPS_A_KICK, -(-steps // STEPS_A_KICK))
+
+
+def _rows(arrays: Arrays) -> int:
+    return jax.tree.leaves(arrays.surrogate.data)[0].shape[0]
+
+
 def integrator_of(
-    form: Form, arrays: Arrays, place: Callable[[Array], Array] = lambda z: z
+    form: Form, arrays: Arrays, stride: Stride, place: Callable[[Array], Array] = lambda z: z
 ) -> Callable:
     """BlackJAX's integrator: leapfrog steps, or kicks with steps of the surrogate between them.
 
     Args:
         form: which program computes the loss.
         arrays: of the target.
+        stride: how the trajectory goes.
         place: w of the coordinates that trajectories move in.
     """
     if arrays.surrogate is None:
@@ -83,11 +110,11 @@ def integrator_of(
         steps: Any = velocity_verlet(near, kinetic_energy)
 
         def kicked(state: Any, step_size: Any) -> Any:
-            half = 0.5 * STEPS_A_KICK * step_size
+            half = 0.5 * stride.steps * step_size
             value, slope = jax.value_and_grad(near)(state.position)
             momentum = state.momentum + half * (state.logdensity_grad - slope)
             state = state._replace(momentum=momentum, logdensity=value, logdensity_grad=slope)
-            state = jax.lax.fori_loop(0, STEPS_A_KICK, lambda _, s: steps(s, step_size), state)
+            state = jax.lax.fori_loop(0, stride.steps, lambda _, s: steps(s, step_size), state)
             value, slope = jax.value_and_grad(logdensity)(state.position)
             momentum = state.momentum + half * (slope - state.logdensity_grad)
             return state._replace(momentum=momentum, logdensity=value, logdensity_grad=slope)
@@ -97,17 +124,10 @@ def integrator_of(
     return integrator
 
 
-def mean_length(arrays: Arrays, num_integration_steps: Any) -> Any:
-    """Steps of the integrator in a trajectory of so many leapfrog steps."""
-    if arrays.surrogate is None:
-        return num_integration_steps
-    return jnp.maximum(1, num_integration_steps // STEPS_A_KICK)
-
-
-def work_of(form: Form, arrays: Arrays, length: Any) -> Array:
-    """Full-data gradients of `length` steps of the integrator."""
-    length = jnp.asarray(length, arrays.w_star.dtype)
+def work_of(form: Form, arrays: Arrays, stride: Stride) -> Array:
+    """Full-data gradients of a trajectory; one in float32 counts as one."""
+    length = jnp.asarray(stride.length, arrays.w_star.dtype)
     if arrays.surrogate is None:
         return length
-    rows = jax.tree.leaves(arrays.surrogate.data)[0].shape[0]
-    return length * (1.0 + (STEPS_A_KICK + 1) * rows / num_rows(form, arrays))
+    share = _rows(arrays) / num_rows(form, arrays)
+    return length * (1.0 + (stride.steps + 1) * share)
