@@ -3,7 +3,7 @@
     python benchmarks/aids.py FOLDER [--seconds 30] [--problems small/base medium/base]
 
 Four chains on each problem, warmed up by 300 transitions and drawing for so many seconds: as they
-were, with a surrogate of a twentieth of the rows, with narrow directions, and with both. Effective
+were, with the surrogate that a reference has, with narrow directions, and with both. Effective
 draws are of the loss; a gradient is over all data.
 """
 

@@ -71,11 +71,11 @@ def aided(problem: Problem, dtype: str, tuning: Mapping[str, Any]) -> tuple[Targ
     """The problem's target with the aids that a tuning names, and the seconds they took."""
     began = time.monotonic()
     rows, rank = tuning.get("surrogate_rows", 0), tuning.get("metric_rank", 0)
-    target = problem.target(dtype)
     if not rows and not rank:
-        return target, 0.0
+        return problem.target(dtype), 0.0
     key = (problem.target_id, rows, rank)
     if key not in _FOUND:
+        target = problem.target(dtype)
         target = with_surrogate(target, rows) if rows else target
         target = with_narrow(target, rank, jax.random.key(_KEY)) if rank else target
         while len(_FOUND) >= _KEPT:
