@@ -490,3 +490,13 @@ def test_the_command_starts_without_pandas_and_matplotlib() -> None:
     code = "import sys, lambda_hat.entrypoints.parsl_optuna; "
     code += "sys.exit(bool({'matplotlib', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_draws_a_page_is_imported_ahead_and_not_with_the_command() -> None:
+    script = (
+        "import sys, threading; from lambda_hat.report import import_ahead\n"
+        "page = 'lambda_hat.report.page'; assert page not in sys.modules\n"
+        "import_ahead(); others = set(threading.enumerate()) - {threading.main_thread()}\n"
+        "[thread.join() for thread in others]; assert page in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

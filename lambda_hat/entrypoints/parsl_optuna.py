@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -26,11 +26,11 @@ from lambda_hat.entrypoints.options import parse_optuna
 from lambda_hat.entrypoints.plans import StudyPlan, read_study_plan
 from lambda_hat.entrypoints.shipped import here_or_shipped
 from lambda_hat.entrypoints.start import INTERRUPTED
-from lambda_hat.execution import LazyPool, TaskPool, open_pool
+from lambda_hat.execution import LazyPool, Pool, TaskPool, open_pool
 from lambda_hat.execution.event_loop import EventLoop, Outcome
 from lambda_hat.execution.trials import deadline_of
 from lambda_hat.fixed_runs import LLCRuns
-from lambda_hat.report import write_report
+from lambda_hat.report import import_ahead, write_report
 from lambda_hat.runners.run_method import _build_sampler_cfg
 from lambda_hat.store import lock_folder
 from lambda_hat.terminal.fixed_runs import ConfirmingConsole
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     make_folders(plan.store)
     with lock_folder(plan.store.results):
         console.keep_log(plan.store, ["parsl-optuna", *argv])
-        outcome, studies = tune(plan, functions, console, workers)
+        outcome, studies = tune(plan, functions, console, workers, opened=import_ahead)
         if not outcome.interrupted and any(study.progress.num_ended for study in studies):
             command = shlex.join(["parsl-optuna", *argv])
             write_report(plan.store, command=command, notes=outcome.failures)
@@ -127,7 +127,12 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def tune(
-    plan: StudyPlan, functions: StudyFunctions, console: Console, workers: Path | None
+    plan: StudyPlan,
+    functions: StudyFunctions,
+    console: Console,
+    workers: Path | None,
+    *,
+    opened: Callable[[], None] = lambda: None,
 ) -> tuple[Outcome, list[Study]]:
     """Runs all studies of a plan and confirms their best; the results folder is locked.
 
@@ -136,14 +141,20 @@ def tune(
         functions: As `checked_functions` returns them.
         console: Is told what happens.
         workers: The file that says where workers run; None for a thread of this process.
+        opened: Called once workers have been asked for.
     """
+
+    def show(pool: Pool) -> None:
+        console.show_pool(pool)
+        opened()
+
     studies = open_studies(plan, functions, console)
     planned(plan).write(plan.store)
     trial_sec = deadline_of(plan.settings.method_budget)
     opening = open_pool(parsl_config=workers, run_dir=plan.store.logs, trial_sec=trial_sec)
     order = [(study.problem.pid, study.method) for study in studies]
     results = Results(plan.store, warn=console.warn, order=order)
-    with LazyPool(opening, console.show_pool) as pool:
+    with LazyPool(opening, show) as pool:
         with console.watching(studies, plan.store):
             outcome = _tune_and_confirm(plan, studies, results, pool, console)
         pool.close(cancel=outcome.interrupted or bool(outcome.failures))

@@ -6,8 +6,10 @@ Pandas and Matplotlib are imported only when a page is made, so that commands st
 from __future__ import annotations
 
 import html
+import importlib
 import json
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,12 @@ from lambda_hat.store import Store, digest_bytes, write_bytes
 def report_path(store: Store) -> Path:
     """The path of the report page."""
     return store.results / "report.html"
+
+
+def import_ahead() -> None:
+    """Imports what draws a page in a thread of its own, for a process that has time until then."""
+    page = "lambda_hat.report.page"
+    threading.Thread(target=importlib.import_module, args=(page,), daemon=True).start()
 
 
 def write_report(

@@ -47,7 +47,7 @@ TRIM_TRANSIENT = False
 NUM_CHAINS = 4
 """Independent draws recorded at a time: chains in name, so that R-hat and ESS apply."""
 WARMUP_SHARE = 0.75
-SETTLING, MOVES = 30, 100
+SETTLING, MOVES = 30, 50
 """Moves of the particles once they have arrived at the posterior, before the draws and for them."""
 SPREAD = 0.5
 """Distance between components at the start, in whitened widths, whatever the dimension."""
