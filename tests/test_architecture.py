@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -58,10 +59,16 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A module, parsed once for all that is asked of it."""
+    return ast.parse(path.read_text())
+
+
 def rooms_imported(path: Path) -> set[str]:
     """The rooms of this package that a module imports from, wherever in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lambda_hat"):
             parts = (node.module or "").split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
@@ -79,7 +86,7 @@ def files(*names: str) -> list[Path]:
 def imports(path: Path) -> set[str]:
     """Top-level packages that a file imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -113,12 +120,12 @@ def test_only_the_stops_begin_with_an_arrow(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+    assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_no_parameter_shadows_a_function_of_its_module(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     parameters = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     assert not functions & parameters, f"{dotted(path)}: {functions & parameters}"
@@ -149,7 +156,7 @@ def test_one_module_hashes() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
 def test_a_benchmark_imports_names_that_are_there(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lambda_hat"):
             importing = f"from {node.module} import {', '.join(a.name for a in node.names)}"
             exec(importing, {})
