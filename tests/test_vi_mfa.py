@@ -379,10 +379,17 @@ def test_the_gradients_of_moves_are_counted():
     target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
     runner = run(target, CORRECTED)
     probes, fit = vi_mfa.NUM_PROBES, CORRECTED.steps * CORRECTED.num_samples
-    moves = CORRECTED.ais_steps + vi_mfa.SETTLING + vi_mfa.MOVES
+    moves = CORRECTED.ais_steps + vi_mfa.SETTLING + vi_mfa.LEAST_MOVES
     least, most = (moves * annealed.GROUPS * annealed.PARTICLES * (k + 4 / 3) for k in (1, 32))
     assert least < runner.draws().work_total - probes - fit < most
-    assert runner.draws().loss.shape == (vi_mfa.MOVES, annealed.GROUPS)
+    assert runner.draws().loss.shape == (vi_mfa.LEAST_MOVES, annealed.GROUPS)
+
+
+@pytest.mark.parametrize(("temperatures", "moves"), [(10, 50), (50, 50), (200, 200)])
+def test_a_longer_way_to_the_posterior_gives_more_draws_there(temperatures, moves):
+    target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
+    config = replace(CORRECTED, ais_steps=temperatures)
+    assert vi_mfa.plan(config, target).num_draws == moves
 
 
 WEIGHED = VIConfig(lr=0.02, M=4, r=2, steps=4_000, eval_draws=20_000, correction="psis")

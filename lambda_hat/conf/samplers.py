@@ -113,7 +113,8 @@ class VIConfig(SamplerConfig):
     """`ais` moves particles from the fitted mixture to the posterior, by tempered HMC; `psis`
     weighs the mixture's draws by the posterior, and k-hat says whether that holds."""
     ais_steps: int = bounded(50, least=1, do="Raise it.")
-    """Temperatures between the two, each with a move of every particle."""
+    """Temperatures between the two, each with a move of every particle; as many moves are recorded
+    at the end, 50 at least."""
 
 
 @dataclass(frozen=True)

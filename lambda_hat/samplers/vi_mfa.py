@@ -47,8 +47,9 @@ TRIM_TRANSIENT = False
 NUM_CHAINS = 4
 """Independent draws recorded at a time: chains in name, so that R-hat and ESS apply."""
 WARMUP_SHARE = 0.75
-SETTLING, MOVES = 30, 50
-"""Moves of the particles once they have arrived at the posterior, before the draws and for them."""
+SETTLING, LEAST_MOVES = 30, 50
+"""Moves of the particles once they have arrived at the posterior, before the draws and for them;
+as many are recorded as there were temperatures, where those are more."""
 SPREAD = 0.5
 """Distance between components at the start, in whitened widths, whatever the dimension."""
 LOGIT_RATE = 0.1
@@ -127,7 +128,8 @@ def plan(config: Config, target: Target) -> Plan:
     """
     if config.correction == "ais":
         num_warmup = config.steps + config.ais_steps + SETTLING
-        return Plan(num_warmup, MOVES, 1, WARMUP_SHARE, (config.steps,))
+        moves = max(LEAST_MOVES, config.ais_steps)
+        return Plan(num_warmup, moves, 1, WARMUP_SHARE, (config.steps,))
     rows = config.steps * config.M * config.num_samples * config.batch_size
     most = affordable_draws(target, rows, NUM_CHAINS)
     return Plan(config.steps, min(-(-config.eval_draws // NUM_CHAINS), most), 1, WARMUP_SHARE)
