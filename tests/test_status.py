@@ -60,7 +60,7 @@ def test_a_run_that_has_ended_is_told_whole(said: Any) -> None:
     out = said()
     assert "none: the last command has ended" in out
     assert "reference  1.300 ± 0.010 ok" in out
-    assert re.search(r"vi +3 of 3 trials +LLC 1.400 ± 0.050 +error 0.1 +\S+ s ago", out)
+    assert re.search(r"vi +3 of 3 trials +LLC 1.400 ± 0.02\d +error 0.1 confirmed +\S+ s ago", out)
     assert "unreliable: `R-hat <= 1.01` must hold, but it is 1.4" in out
     assert out.count("0 of 3 trials") == 2 and "not begun" in out
 
@@ -128,8 +128,19 @@ def test_status_finds_the_artifacts_of_the_run(said: Any, here: Path) -> None:
     assert "there is none" in said("--artifacts-dir", "artifacts")
 
 
-def test_trials_of_every_status_are_counted(said: Any) -> None:
+def test_a_best_trial_that_nothing_confirms_is_told_as_such(said: Any) -> None:
+    parsl_optuna.main([*ARGS, "--set", "optuna.confirm_seeds=0"])
+    assert re.search(r"vi +3 of 3 trials +LLC 1.400 ± 0.050 +error 0.1 +\S+ s ago", said())
+
+
+def test_a_damaged_file_of_the_best_confirms_nothing(said: Any) -> None:
     parsl_optuna.main(ARGS)
+    STORE.best.write_text("{")
+    assert "error 0.1" in said() and "confirmed" not in said()
+
+
+def test_trials_of_every_status_are_counted(said: Any) -> None:
+    parsl_optuna.main([*ARGS, "--set", "optuna.confirm_seeds=0"])
     name = f"{pid_of('quadratic')}:vi"
     storage = plain_storage(STORE.journal(*name.split(":")).absolute())
     study = optuna.load_study(study_name=name, storage=storage)

@@ -22,6 +22,7 @@ from lambda_hat.execution.trials import deadline_of
 from lambda_hat.report import write_report
 from lambda_hat.report.formatting import format_count, format_estimate
 from lambda_hat.store import Store, lock_folder
+from lambda_hat.tables.best_file import read_best
 from lambda_hat.terminal.tuning import Console
 
 if TYPE_CHECKING:
@@ -51,11 +52,9 @@ class Study:
 
         `estimate(problem, "sgld", **study.best["sgld"]["hyperparams"])` runs it again.
         """
-        import yaml
-
-        content = yaml.safe_load(self.store.best.read_text(encoding="utf-8")) or {}
-        found = content.get(self.problem.pid, {}).get("methods", {})
-        return {method: found[method] for method in self.methods if method in found}
+        found = read_best(self.store.best)
+        keys = {method: (self.problem.pid, method) for method in self.methods}
+        return {method: found[key] for method, key in keys.items() if key in found}
 
     @property
     def trials(self) -> pd.DataFrame:

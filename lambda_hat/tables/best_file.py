@@ -38,6 +38,23 @@ def write_best(
         write_bytes(path, text.encode())
 
 
+def read_best(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the file says of each (pid, method); nothing where there is no file yet.
+
+    Raises:
+        yaml.YAMLError: It was damaged.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    return {
+        (pid, method): told
+        for pid, entry in content.items()
+        for method, told in entry["methods"].items()
+    }
+
+
 def _front(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The Pareto front, from the smallest error to the smallest cost; nothing for one objective."""
     if not rows:

@@ -121,6 +121,10 @@ def _cells(study: StudyStanding, *, alive: bool) -> tuple[str, ...]:
     ago = f"{format_duration(max(1, round(time.time() - study.changed)))} ago"
     if study.best is None:
         return (*trials, "no estimate yet", "", ago)
+    if study.confirmed is not None:
+        runs = study.confirmed
+        estimate = format_estimate(runs["llc_hat"], runs["se_hat"])
+        return (*trials, f"LLC {estimate}", f"error {runs['error']:.2g} confirmed", ago)
     best = study.best
     noisy = " noisy" if best["status"] == NOISY else ""
     estimate = format_estimate(best["llc_hat"], best["se_hat"])

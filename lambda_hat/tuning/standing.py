@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from lambda_hat.store import BrokenFile, Store, read_json, write_json
 from lambda_hat.tables.best import best_of
+from lambda_hat.tables.best_file import read_best
 from lambda_hat.trial import REFERENCE_KEYS, Reference
 from lambda_hat.tuning.optuna_internals import plain_storage
 
@@ -60,6 +62,8 @@ class StudyStanding:
     """When its journal was written last, in seconds since 1970; None if there is none."""
     max_trials: int | None
     """What the last command set out to do; None where it had no such study."""
+    confirmed: Mapping[str, Any] | None = None
+    """What the best settings gave with other seeds, once they have been run; see `Confirmation`."""
 
     @property
     def num_ended(self) -> int:
@@ -85,7 +89,12 @@ def reference_of(store: Store, pid: str) -> ReferenceStanding:
 
 def studies_of(store: Store, planned: Planned | None) -> list[StudyStanding]:
     """All studies that are planned, in their order, and then those of earlier commands."""
-    found = {(one.pid, one.method): one for one in map(_standing, store.journals()) if one}
+    confirmed = _confirmed(store)
+    found = {
+        (one.pid, one.method): replace(one, confirmed=confirmed.get((one.pid, one.method)))
+        for one in map(_standing, store.journals())
+        if one
+    }
     if planned is None:
         return list(found.values())
     standings = []
@@ -94,9 +103,18 @@ def studies_of(store: Store, planned: Planned | None) -> list[StudyStanding]:
             known = found.pop((pid, method), None) or StudyStanding(
                 pid, method, label, Counter(), None, None, None
             )
-            values = {**vars(known), "label": label, "max_trials": planned.max_trials}
-            standings.append(StudyStanding(**values))
+            standings.append(replace(known, label=label, max_trials=planned.max_trials))
     return [*standings, *found.values()]
+
+
+def _confirmed(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """What fresh runs of each study's best settings came to, by pid and method."""
+    try:
+        best = read_best(store.best)
+    except yaml.YAMLError:
+        return {}  # The next run writes it again.
+    found = {study: told.get("confirmed") for study, told in best.items()}
+    return {study: runs for study, runs in found.items() if runs and runs["llc_hat"] is not None}
 
 
 def read_if_whole(path: Path, required: Sequence[str] = ()) -> dict[str, Any]:
