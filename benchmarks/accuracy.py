@@ -16,6 +16,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from lambda_hat.conf.compose import compose_problem
+from lambda_hat.conf.compose import compose_problem, compose_sampler
 from lambda_hat.conf.families import DeepLinearConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.store import read_json
@@ -39,7 +40,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {"sgld": {"eta0": 5e-7, "batch": 500, "st
 """Furman & Lau's (2024, Appendix E.2) for deep linear networks of 1 000 and 10 000 parameters."""
 METHODS = ("hmc", "mclmc", "sgld", "vi")
 FIRST_SEED = 1000
-"""Seeds of the runs that are reported; a study derives its own from names."""
+"""Seeds of the runs that are reported: no study's own, which it derives from names."""
+MOST_SEEDS = 1000
 
 
 class Cell(NamedTuple):
@@ -100,13 +102,22 @@ def untuned(problem: ProblemConfig, method: str) -> dict[str, Any]:
     """Settings nobody tuned: as published for these networks, else the method's defaults."""
     model = problem.model
     drawn = isinstance(model, DeepLinearConfig) and not model.population
-    return PUBLISHED.get(method, {}) if drawn else {}
+    return whole(method, PUBLISHED.get(method, {}) if drawn else {})
+
+
+def whole(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a method: those given, and its defaults."""
+    return asdict(compose_sampler(method, given))
 
 
 def samplers(problem: ProblemConfig, best: Mapping[str, Any], seeds: int) -> list[dict[str, Any]]:
-    """What `parsl-llc` is to run: each method untuned and, where a study found one, at its best."""
+    """What `parsl-llc` is to run: each method untuned and, where a study found one, at its best.
+
+    A study tries the defaults too, and may have found none better.
+    """
     settings = [(method, untuned(problem, method)) for method in METHODS]
-    settings += [(method, found["hyperparams"]) for method, found in best.items()]
+    tuned = [(method, whole(method, found["hyperparams"])) for method, found in best.items()]
+    settings += [one for one in tuned if one not in settings]
     return [
         {"name": method, "seed": FIRST_SEED + k, "overrides": values}
         for method, values in settings
@@ -129,11 +140,14 @@ def lines(
     found = best.get(problem.pid, {}).get("methods", {})
     lines = []
     for method in METHODS:
-        mine = [r for r in rows if (r["pid"], r["method"]) == (problem.pid, method)]
-        tuned = found.get(method, {}).get("hyperparams")
-        plain = cell(chosen(mine, untuned(problem, method), tuned, best=False), truth, error)
+        own = range(FIRST_SEED, FIRST_SEED + MOST_SEEDS)  # And not what confirmed a study's best.
+        asked = (problem.pid, method)
+        mine = [r for r in rows if (r["pid"], r["method"]) == asked and r["seed"] in own]
+        plain = cell(with_settings(mine, untuned(problem, method)), truth, error)
         text = show(plain)
-        text += show(cell(chosen(mine, {}, tuned, best=True), truth, error) if tuned else None)
+        tuned = found.get(method, {}).get("hyperparams")
+        best_rows = with_settings(mine, whole(method, tuned)) if tuned else []
+        text += show(cell(best_rows, truth, error) if tuned else None)
         limit = f"{reference['rlct']['value']:.4g}" if reference["rlct"] else ""
         lines.append(
             f"| {name_of(problem)} | {reference['d']} | {shown} | {limit} | {method}{text} |"
@@ -141,17 +155,9 @@ def lines(
     return lines
 
 
-def chosen(
-    rows: Iterable[Mapping], plain: Mapping, tuned: Mapping | None, *, best: bool
-) -> list[Mapping]:
-    """The rows of one setting: those of the tuned one, or the others."""
-
-    def has(row: Mapping, values: Mapping) -> bool:
-        return all(row["hyperparams"].get(name) == value for name, value in values.items())
-
-    if best:
-        return [row for row in rows if tuned and has(row, tuned)]
-    return [row for row in rows if has(row, plain) and not (tuned and has(row, tuned))]
+def with_settings(rows: Iterable[Mapping], settings: Mapping[str, Any]) -> list[Mapping]:
+    """The rows that were run with exactly these settings."""
+    return [row for row in rows if row["hyperparams"] == settings]
 
 
 def cell(rows: Sequence[Mapping], truth: float, truth_error: float) -> Cell:
@@ -194,7 +200,7 @@ def name_of(problem: ProblemConfig) -> str:
     model, noise = problem.model, problem.data.noise
     if not isinstance(model, DeepLinearConfig):
         names = {"normal_crossing": "w1² w2²", "linear": "linear regression"}
-        return names.get(model.family, model.family)
+        return str(names.get(str(model.family), model.family))
     layers = f"deep linear {'-'.join(map(str, model.widths))}, rank {model.rank}"
     if model.population:
         return layers
