@@ -216,7 +216,7 @@ def write_page(lines: Sequence[str]) -> None:
     table = header + "\n".join(lines) + "\n"
     print(table)
     before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + table + END + rest.split(END)[1])
+    PAGE.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
 
 
 if __name__ == "__main__":

@@ -377,6 +377,20 @@ def test_mclmc_agrees_with_gibbs_sampling_on_a_deep_network() -> None:
     assert found.se_hat < 0.03 * found.llc_hat
 
 
+def test_the_deadline_is_told_from_where_on_trajectories_of_mclmc_are_longer() -> None:
+    config = configure("mclmc", steps=800, step_size=1e-3, target_accept=0.99, L=3.0)
+    with jax.enable_x64(True):
+        target = targets.square_sum((1.0, 4.0), n=N, gamma=GAMMA, dtype="float64")
+        runner = Runner(mclmc, target, config, key=jax.random.key(0))
+        progress = runner.run(num_draws=1)
+    (turn,) = runner.plan.turns
+    work = np.concatenate([block["work"] for block in progress.warmup_rows])[:, 0]
+    short, all_ = mclmc.FIRST_INTEGRATION_STEPS, mclmc.MAX_INTEGRATION_STEPS
+    assert len(work) == runner.plan.num_warmup
+    assert work[:turn].max() == mclmc.GRADIENTS_PER_STEP * short < work[turn:].max()
+    assert work.max() <= mclmc.GRADIENTS_PER_STEP * all_
+
+
 def test_mclmc_begins_with_the_widths_of_the_tether_however_stiff_the_loss() -> None:
     with jax.enable_x64(True):
         stiff = targets.square_sum((1.0, 4e4), n=N, gamma=GAMMA, dtype="float64")

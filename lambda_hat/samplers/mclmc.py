@@ -67,7 +67,8 @@ def plan(config: Config, target: Target) -> Plan:
     """At most `max_draws` draws, evenly spaced after warm-up."""
     num_warmup = num_warmup_of(config)
     thin = max(1, -(-(config.steps - num_warmup) // config.max_draws))
-    return Plan(num_warmup, (config.steps - num_warmup) // thin, thin)
+    longer = int(warmup.windows_of(num_warmup).closes[0]) + 1
+    return Plan(num_warmup, (config.steps - num_warmup) // thin, thin, turns=(longer,))
 
 
 def structure_of(config: Config, target: Target) -> Structure:
