@@ -219,3 +219,16 @@ def test_artifacts_are_where_the_layout_says(path: str, layout: str, tmp_path: P
 def test_strict_json_has_no_nan() -> None:
     value = {1: [float("nan"), (float("inf"), 2.0)], "x": {"y": -float("inf")}}
     assert strict(value) == {"1": [None, [None, 2.0]], "x": {"y": None}}
+
+
+def test_a_trial_that_is_lost_at_once_blames_its_step_and_not_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_hat.runners.watch.LEFT_BASIN", 0.0)  # It leaves with a first draw.
+    out, folder = str(tmp_path / "metrics.json"), str(tmp_path / "artifacts")
+    settings = {"name": "sgld", "steps": 40_000, "max_draws": 10_000}
+    metrics = run_method_trial(
+        {"model": "quadratic", "data": "small"}, settings, 1.3, out, artifacts_dir=folder
+    )
+    assert metrics["status"] == "failed" and "basin" in metrics["error_msg"]
+    assert "smaller step" in metrics["error_msg"] and "budget" not in metrics["error_msg"]

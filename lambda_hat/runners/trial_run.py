@@ -15,7 +15,7 @@ from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.conf.schema import ConfigError, ProblemConfig
 from lambda_hat.diagnostics import diagnose, weighed
-from lambda_hat.llc import NoEstimate, estimate_llc
+from lambda_hat.llc import MIN_DRAWS, NoEstimate, estimate_llc
 from lambda_hat.problems import ProblemRefused, TrainingUnfinished, training_until
 from lambda_hat.runners.boundary import load_target, noted, pinned_jax, versions
 from lambda_hat.runners.watch import Watch
@@ -182,6 +182,11 @@ def _sample(
             f"Its study stopped it for its running error at {watch.pruned_at} tenths of its run."
         )
         return replace(known, status=PRUNED, error_msg=reason)
+    if watch.lost and progress.num_draws < MIN_DRAWS:  # Too few to tell more of them.
+        return known.failed(
+            "Every chain must stay in the basin of w*, but one left it for good within "
+            f"{progress.num_draws} draws. Take a smaller step or learning rate."
+        )
     return _attempt(known, lambda: _estimate(known, runner, call.trace))
 
 

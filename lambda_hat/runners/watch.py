@@ -36,6 +36,8 @@ class Watch:
     """Where reports go and the verdict comes from, if the study prunes."""
     pruned_at: int | None = None
     """The step that the study had the trial stopped for."""
+    lost: bool = False
+    """Whether it was stopped for a chain that had left the basin for good."""
     _start: float = field(default_factory=time.monotonic)
     _share: float = 0.0
     _rows: int = 0
@@ -47,7 +49,8 @@ class Watch:
         if self.reports is not None and self.ref_llc is not None:
             self.reports.add(self._new_reports(progress, self.ref_llc))
             self.pruned_at = self.reports.pruned_at()
-        return self.pruned_at is not None or self._is_lost(progress)
+        self.lost = self._is_lost(progress)
+        return self.pruned_at is not None or self.lost
 
     def _is_lost(self, progress: Progress) -> bool:
         """Whether a chain has left the basin for good, whatever its remaining draws will be.
