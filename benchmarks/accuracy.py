@@ -40,8 +40,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {"sgld": {"eta0": 5e-7, "batch": 500, "st
 """Furman & Lau's (2024, Appendix E.2) for deep linear networks of 1 000 and 10 000 parameters."""
 METHODS = ("hmc", "mclmc", "sgld", "vi")
 FIRST_SEED = 1000
-"""Seeds of the runs that are reported: no study's own, which it derives from names."""
-MOST_SEEDS = 1000
+OWN_SEEDS = range(FIRST_SEED, 2 * FIRST_SEED)
+"""Those of the runs that are reported; a study confirms its best with seeds derived from names."""
 
 
 class Cell(NamedTuple):
@@ -140,14 +140,12 @@ def lines(
     found = best.get(problem.pid, {}).get("methods", {})
     lines = []
     for method in METHODS:
-        own = range(FIRST_SEED, FIRST_SEED + MOST_SEEDS)  # And not what confirmed a study's best.
         asked = (problem.pid, method)
-        mine = [r for r in rows if (r["pid"], r["method"]) == asked and r["seed"] in own]
-        plain = cell(with_settings(mine, untuned(problem, method)), truth, error)
-        text = show(plain)
+        mine = [r for r in rows if (r["pid"], r["method"]) == asked and r["seed"] in OWN_SEEDS]
+        plain = with_settings(mine, untuned(problem, method))
         tuned = found.get(method, {}).get("hyperparams")
         best_rows = with_settings(mine, whole(method, tuned)) if tuned else []
-        text += show(cell(best_rows, truth, error) if tuned else None)
+        text = "".join(show(cell(runs, truth, error)) for runs in (plain, best_rows))
         limit = f"{reference['rlct']['value']:.4g}" if reference["rlct"] else ""
         lines.append(
             f"| {name_of(problem)} | {reference['d']} | {shown} | {limit} | {method}{text} |"
@@ -182,9 +180,9 @@ def mean(values: Iterable[float | None]) -> float:
     return float(np.mean(known)) if known else np.nan
 
 
-def show(result: Cell | None) -> str:
+def show(result: Cell) -> str:
     """A cell as three columns: error with interval, work, seconds."""
-    if result is None or not result.runs:
+    if not result.runs:
         return " | | | "
     counts = {"failed": result.failed, "noisy": result.noisy}
     said = "".join(f", {n} of {result.runs} {what}" for what, n in counts.items() if n)
