@@ -402,24 +402,30 @@ def test_mclmc_begins_with_the_widths_of_the_tether_however_stiff_the_loss() -> 
 
 
 def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
-    def step_after(num_updates: int, windows: warmup.Windows) -> float:
-        state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8)
-        for i in range(num_updates):
-            state = warmup.update(
-                state,
-                i=jnp.asarray(i),
-                windows=windows,
-                positions=jax.random.normal(jax.random.key(i), (4, 3)),
-                acceptance=jnp.full(4, 0.5),
-                target_accept=0.8,
-            )
+    def updated(state: warmup.Adaptation, i: int, acceptance: float) -> warmup.Adaptation:
+        positions = jax.random.normal(jax.random.key(i), (4, 3))
+        given = {"i": i, "windows": windows, "positions": positions, "target_accept": 0.8}
+        return warmup.update(state, acceptance=jnp.full(4, acceptance), **given)
+
+    def step_of(state: warmup.Adaptation) -> float:
         return float(warmup.current_step_size(state, jnp.asarray(False)))
 
     windows = warmup.windows_of(20)
-    never = windows._replace(closes=np.full_like(windows.closes, -1))
-    closed = int(windows.closes[0]) + 1
-    assert step_after(0, windows) == pytest.approx(0.02)
-    assert step_after(closed, windows) == pytest.approx(step_after(closed, never))
+    update, close = jax.jit(updated), int(windows.closes[0])
+    state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8)
+    assert step_of(state) == pytest.approx(0.02)
+    for i in range(close):
+        state = update(state, i, 0.5)
+    closed = update(state, close, 0.5)
+    averaged = warmup.dual_averaging_adaptation(0.8)[1](state.averaging, 0.5).log_step_size_avg
+    assert step_of(closed) == pytest.approx(float(jnp.exp(averaged)))
+    # It tries steps ten times as large next, and its averages are of those at first.
+    for acceptance in (0.0, 1.0):
+        state = closed
+        for i in range(warmup.SETTLED - 1):
+            state = update(state, 100 + i, acceptance)
+            assert step_of(state) <= 1.001 * step_of(closed)
+    assert step_of(update(state, 999, 1.0)) > step_of(closed)
 
 
 def test_mclmc_refuses_one_dimension() -> None:

@@ -22,6 +22,9 @@ from lambda_hat.target import Arrays, Form, hessian_vector_product, loss, potent
 Scalar = Any
 """A number, traced or not: BlackJAX annotates its own as float and takes arrays."""
 MAX_WINDOWS = 16
+SETTLED = 20
+"""Updates of a step size after which its average counts. It begins by trying steps ten times as large
+as the one before, and its first few averages are of those."""
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
 
@@ -137,16 +140,24 @@ def _cast_like(tree: Any, like: Any) -> Any:
 
 def frozen(adaptation: Adaptation, step_size: Scalar, inverse_mass_matrix: Array) -> Adaptation:
     """An adaptation that has ended, with these instead of what it found."""
-    log_step_size = jnp.log(step_size)
-    averaging = adaptation.averaging._replace(log_step_size_avg=log_step_size)
+    given = {"log_step_size_avg": jnp.log(step_size), "step": SETTLED + 1}
+    averaging = adaptation.averaging._replace(**given)
     metric = adaptation.metric._replace(inverse_mass_matrix=inverse_mass_matrix)
     return _cast_like(Adaptation(averaging, metric), adaptation)
 
 
 def current_step_size(adaptation: Adaptation, adapting: Array) -> Array:
-    """The step size now: the wandering one while adapting, its average afterwards."""
+    """The step size now: the wandering one while adapting, its average afterwards.
+
+    A budget may end adaptation anywhere: soon after a window, the step is no larger than that with
+    which the window closed.
+    """
     averaging = adaptation.averaging
-    return jnp.exp(jnp.where(adapting, averaging.log_step_size, averaging.log_step_size_avg))
+    begun = averaging.mu - jnp.log(10.0)
+    average = averaging.log_step_size_avg
+    unsettled = averaging.step <= SETTLED
+    found = jnp.where(unsettled, jnp.minimum(average, begun), average)
+    return jnp.exp(jnp.where(adapting, averaging.log_step_size, found))
 
 
 def laplace_covariance(key: PRNGKeyArray, form: Form, arrays: Arrays, *, dense: bool) -> Array:
