@@ -16,14 +16,14 @@ from jaxtyping import Array
 from lambda_hat.conf import compose_problem
 from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problems import Problem, build_problem, llc_exact
-from lambda_hat.references import chains, ladder, tempering
+from lambda_hat.references import chains, exchange, ladder, rung_metric, tempering
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.gates import check_round_trips
 from lambda_hat.references.hmc import sample_hmc
 from lambda_hat.references.tempering import sample_tempering
 from lambda_hat.references.verdict import sample_reference
 from lambda_hat.samplers import loop, program
-from lambda_hat.target import Target, make_target
+from lambda_hat.target import Target, loss, make_target
 
 N = 1000
 LONG = 600.0
@@ -192,6 +192,46 @@ def test_a_high_barrier_gets_more_rungs() -> None:
     assert [ladder.num_rungs(barrier) for barrier in (0.5, 3.5, 6.0, 10.0, 40.0)] == [
         8, 8, 13, 21, 24,
     ]  # fmt: skip
+
+
+def test_rungs_that_are_far_apart_are_told_from_rungs_that_are_farther() -> None:
+    apart = np.array([0.01, 0.5, 1.0, 1.5])
+    for barrier in apart:  # Of two normal distributions of the loss, by their overlap.
+        shift = np.sqrt(np.pi) * barrier * np.random.default_rng(0).normal(size=(2, 400_000))
+        rejection = 1.0 - np.exp(np.minimum(shift.sum(axis=0) - np.pi * barrier**2, 0.0)).mean()
+        assert ladder.barrier_of(np.full(3, rejection)) == pytest.approx(3 * barrier, rel=0.02)
+    assert ladder.barrier_of(np.ones(7)) < 15.0
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_metric_of_gradients_is_the_covariance_of_a_normal_distribution(dense: bool) -> None:
+    root = np.array([[2.0, 0.0, 0.0], [1.0, 0.1, 0.0], [0.0, 0.3, 0.02]])
+    normal = np.random.default_rng(0).normal(size=(200_000, 3, 1))
+    score = np.linalg.solve(root.T, normal)[..., 0]
+    exact = root @ root.T if dense else 1 / (score**2).mean(axis=0)
+
+    def metric_of(count: int) -> np.ndarray:
+        old = jnp.asarray(np.eye(3) if dense else np.ones(3))[None]
+        moments = rung_metric.observe(rung_metric.no_moments(old), jnp.asarray(score[None, :count]))
+        return np.asarray(rung_metric.covariance_of(moments, old))[0]
+
+    with jax.enable_x64(True):
+        assert metric_of(200_000) == pytest.approx(exact, rel=0.03, abs=1e-3)
+        assert np.abs(metric_of(4)).max() < 2.0, "four draws do not make a metric"
+
+
+@pytest.mark.parametrize("dense_up_to", [0, 256])
+def test_replicas_carry_the_loss_and_its_gradient_where_they_stand(dense_up_to: int) -> None:
+    """They are not evaluated again after a transition, whatever coordinates it was in."""
+    with jax.enable_x64(True):
+        target = problem("deep_linear", widths=(3, 3, 1)).target(exchange.DTYPE)
+        config = exchange.Config((0.0, 1e-4, 0.05, 1.0), 4, 20, 40, 0.8, 1.0, 5, dense_up_to)
+        runner = loop.Runner(exchange, target, config, key=jax.random.key(0))
+        state = runner.run(num_draws=20).state
+        at = jax.vmap(jax.vmap(jax.value_and_grad(lambda w: loss(target.form, target.arrays, w))))
+        value, slope = at(state.position)
+    assert state.loss == pytest.approx(np.asarray(value), rel=1e-9)
+    assert state.slope == pytest.approx(np.asarray(slope), rel=1e-7, abs=1e-10)
 
 
 def test_rounds_double_and_fill_the_warm_up() -> None:

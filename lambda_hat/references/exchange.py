@@ -7,7 +7,8 @@ states with probability min(1, exp((t' - t) nbeta (L_n(w') - L_n(w)))), pairs wi
 an odd index in turn, which takes a state up and down the ladder without reversing at random (Syed,
 Bouchard-Cote, Deligiannidis & Doucet 2022, JRSS-B 84:321). What chains at t = 1 cannot cross, a
 state that went down to the tether and came back has crossed. The kernel between swaps is
-BlackJAX's HMC, in coordinates whitened by a metric of the temperature's own, its steps jittered.
+BlackJAX's HMC, in coordinates whitened by a metric of the temperature's own
+(`lambda_hat.references.rung_metric`), its steps jittered.
 
 It fills the interface of a sampler (`lambda_hat.samplers.base`); its chains are whole ladders, of
 which a draw is what stands at t = 1.
@@ -29,6 +30,7 @@ from lambda_hat.references import ladder
 from lambda_hat.references.rung_metric import (
     Moments,
     covariance_of,
+    gradient_in_w,
     no_moments,
     observe,
     root_of,
@@ -88,6 +90,15 @@ class Totals(NamedTuple):
     """L_n(w) - L_n(w*)."""
     weight: Float[Array, "pairs chains"]
     """exp(-(t' - t) nbeta (L_n(w) - L_n(w*))), whose mean is the ratio of two normalisers."""
+
+
+class Replicas(NamedTuple):
+    """Where replicas stand, and what is known of the loss there."""
+
+    position: Float[Array, "rungs chains d"]
+    loss: Float[Array, "rungs chains"]
+    slope: Float[Array, "rungs chains d"]
+    """Gradient of the loss."""
 
 
 class State(NamedTuple):
@@ -178,11 +189,11 @@ def build(form: Form, structure: Structure) -> Sampler:
         scale = jnp.where(i < settings.rounds.end, 1.0, settings.step_scale)
         step_size = scale * jnp.exp(state.tuning.log_step_size)
         moved, info, energy = moves(move_key, arrays, state, step_size, stride)
-        normal = jax.random.normal(tether_key, moved.shape[1:], moved.dtype)
-        exact = arrays.w_star + normal / jnp.sqrt(arrays.gamma)
-        position = jnp.concatenate([exact[None], moved])
-        value, slope = losses(arrays, position)
-        state = state._replace(position=position, loss=value, slope=slope)
+        normal = jax.random.normal(tether_key, state.position.shape[1:], state.position.dtype)
+        exact = (arrays.w_star + normal / jnp.sqrt(arrays.gamma))[None]
+        replicas = Replicas(exact, *losses(arrays, exact))
+        replicas = jax.tree.map(lambda *x: jnp.concatenate(x), replicas, moved)
+        state = state._replace(**replicas._asdict())
         swap = _swap_probability(arrays, state)
         state = state._replace(totals=_add(arrays, state, swap, info))
         state = _exchange(swap_key, state, swap, i)
@@ -191,8 +202,8 @@ def build(form: Form, structure: Structure) -> Sampler:
             lambda: _adapt(arrays, state, settings, info.acceptance_rate, i),
             lambda: state,
         )
-        rungs, chains = value.shape
-        work = jnp.full(chains, rungs + (rungs - 1) * work_of(form, arrays, stride))
+        moving, chains = info.acceptance_rate.shape
+        work = jnp.full(chains, 1.0 + moving * work_of(form, arrays, stride))
         divergence = info.is_divergent[-1].astype(energy.dtype)
         return state, Info(info.acceptance_rate[-1], divergence, energy[-1], work)
 
@@ -236,10 +247,11 @@ def _move(
     state: State,
     step_size: Float[Array, " moving"],
     stride: Stride,
-) -> tuple[Float[Array, "moving chains d"], Any, Float[Array, "moving chains"]]:
-    """One HMC transition of every replica but those of the tether: positions, infos, energies.
+) -> tuple[Replicas, Any, Float[Array, "moving chains"]]:
+    """One HMC transition of every replica but those of the tether: replicas, infos, energies.
 
     A replica at w_0 moves in coordinates z, w = w_0 + root z, in which the metric is the identity.
+    The log density at its end gives the loss, and its gradient that of the loss.
     """
     tuning = state.tuning
 
@@ -265,7 +277,11 @@ def _move(
         kernel: Any = blackjax_hmc.build_kernel(integrator_of(form, tempered, stride, place))
         end, info = kernel(kernel_key, start, density, jitter * step_size, unit, stride.length)
         energy = 0.5 * jnp.vdot(info.momentum, info.momentum) - start.logdensity
-        return place(end.position), info, energy
+        moved = place(end.position)
+        shift = moved - arrays.w_star
+        pull = gradient_in_w(root, end.logdensity_grad) + arrays.gamma * shift
+        height = end.logdensity + 0.5 * arrays.gamma * jnp.vdot(shift, shift)
+        return Replicas(moved, -height / tempered.nbeta, -pull / tempered.nbeta), info, energy
 
     of_a_rung = jax.vmap(one, in_axes=(0, None, None, None, 0))
     return jax.vmap(of_a_rung)(
@@ -333,7 +349,9 @@ def _adapt(arrays: Arrays, state: State, settings: Settings, acceptance: Array, 
     rounds, tuning = settings.rounds, state.tuning
     error = jnp.mean(acceptance, axis=1) - settings.target_accept
     steps = tuning.log_step_size + ladder.gain(rounds, i) * error
-    moments = observe(state.moments, state.position[1:] - arrays.w_star)
+    nbeta = tuning.temperatures[1:, None, None] * arrays.nbeta
+    pull = arrays.gamma * (state.position[1:] - arrays.w_star)
+    moments = observe(state.moments, -nbeta * state.slope[1:] - pull)
     state = state._replace(tuning=tuning._replace(log_step_size=steps), moments=moments)
     closes = jnp.any(i == jnp.asarray(rounds.closes))
     return jax.lax.cond(closes, lambda: _close(state, i + 1 >= rounds.end), lambda: state)

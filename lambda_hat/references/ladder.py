@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.special import erfinv
 
 LEAST_RUNGS, MOST_RUNGS = 8, 24
 NUM_ROUNDS = 5
@@ -67,6 +68,19 @@ def equal_rejection(
     wanted = jnp.linspace(0.0, barrier[-1], count, dtype=height.dtype)
     moved = temperatures[1] * jnp.expm1(jnp.interp(wanted, barrier, height))
     return moved.at[0].set(0.0).at[-1].set(1.0)
+
+
+MOST_REJECTION = 0.99
+"""Of a pair, so that the barrier between them is a number."""
+
+
+def barrier_of(rejection: Float[np.ndarray, " pairs"]) -> float:
+    """The barrier of a ladder whose rungs may be far apart.
+
+    A swap over a barrier b is rejected with probability b where b is small, and for normal losses
+    with erf(sqrt(pi) b / 2), which stays below 1.
+    """
+    return float(np.sum(erfinv(np.minimum(rejection, MOST_REJECTION))) * 2.0 / math.sqrt(math.pi))
 
 
 def num_rungs(barrier: float) -> int:

@@ -43,15 +43,14 @@ FIRST_DRAWS = 1_000
 DRAWS_A_CHECK = 5
 """Gates are checked first after so many times fewer iterations than draws of a plain chain: one
 iteration moves every rung, and swaps make its draws nearly independent."""
-LONGEST = 2
-"""Trajectories are so many times shorter than those of a plain chain, whose draws they need not
-make independent alone."""
 TETHER_DRAWS = 256
 TARGET_ACCEPT = 0.9
 """Of steps that differ by a factor of ten; the largest would be accepted less often."""
 LEAST_FACTOR = 1 / 16
 """A rate that was measured on few draws makes steps no smaller than that, at once."""
 SMALLEST_SCALE = 1 / 256
+_LAYOUT = 2
+"""Of the ladders' state in their file: those of another are begun anew."""
 
 
 class Tuning(NamedTuple):
@@ -93,7 +92,7 @@ def sample_tempering(
     Returns:
         Its estimate, with draws counted by ladder; without one a gate says why.
     """
-    identity = digest([problem.pid, problem.target_id, seed, _ladder_settings(config)])
+    identity = digest([_LAYOUT, problem.pid, problem.target_id, seed, _ladder_settings(config)])
     task = Task(problem, config, seed, checkpoint, identity, watch)
     with jax.enable_x64(True):
         stored = load_checkpoint(checkpoint, identity=identity)
@@ -168,7 +167,7 @@ def _wanted_temperatures(state: exchange.State) -> tuple[float, ...]:
     """As many as the pilot's barrier asks for, where it says that they should be."""
     temperatures = np.asarray(state.tuning.temperatures)
     rejection = _rejection(state.totals)
-    count = ladder.num_rungs(float(rejection.sum()))
+    count = ladder.num_rungs(ladder.barrier_of(rejection))
     moved = ladder.equal_rejection(jnp.asarray(temperatures), jnp.asarray(rejection), count)
     return tuple(np.asarray(moved).tolist())
 
@@ -184,7 +183,7 @@ def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: A
         steps=num_warmup + config.num_draws,
         target_accept=TARGET_ACCEPT,
         step_scale=tuning.step_scale,
-        num_integration_steps=max(1, config.num_integration_steps // LONGEST),
+        num_integration_steps=config.num_integration_steps,
         dense_metric_max_dim=config.dense_metric_max_dim,
     )
     return Chains(

@@ -23,8 +23,8 @@ Scalar = Any
 """A number, traced or not: BlackJAX annotates its own as float and takes arrays."""
 MAX_WINDOWS = 16
 SETTLED = 20
-"""Updates of a step size after which its average counts. It begins by trying steps ten times as large
-as the one before, and its first few averages are of those."""
+"""Updates of a step size after which its average counts. It begins by trying steps ten times as
+large as the one before, and its first few averages are of those."""
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
 
