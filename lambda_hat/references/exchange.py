@@ -48,6 +48,9 @@ TRIM_TRANSIENT = False
 JITTER = 10.0
 """The largest step over the smallest; between them each transition draws its own, log-uniformly."""
 FIRST_STEP_SIZE = 0.3
+SWAPS = 4
+"""Rounds of swaps in an iteration, by pairs with an even and with an odd index. They cost nothing
+beside the transitions, and a state goes up and down as many rungs in the time of one."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         state = state._replace(**replicas._asdict())
         swap = _swap_probability(arrays, state)
         state = state._replace(totals=_add(arrays, state, swap, info))
-        state = _exchange(swap_key, state, swap, i)
+        state = _sweep(swap_key, arrays, state, i)
         state = jax.lax.cond(
             i < settings.rounds.end,
             lambda: _adapt(arrays, state, settings, info.acceptance_rate, i),
@@ -300,13 +303,23 @@ def _swap_probability(arrays: Arrays, state: State) -> Float[Array, "pairs chain
     return jnp.where(jnp.isnan(log_ratio), 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0)))
 
 
+def _sweep(key: PRNGKeyArray, arrays: Arrays, state: State, i: Array) -> State:
+    """All swaps of one iteration, one after the other."""
+
+    def exchange(turn: Array, state: State) -> State:
+        probability = _swap_probability(arrays, state)
+        return _exchange(jax.random.fold_in(key, turn), state, probability, turn)
+
+    return jax.lax.fori_loop(SWAPS * i, SWAPS * (i + 1), exchange, state)
+
+
 def _exchange(
-    key: PRNGKeyArray, state: State, probability: Float[Array, "pairs chains"], i: Array
+    key: PRNGKeyArray, state: State, probability: Float[Array, "pairs chains"], turn: Array
 ) -> State:
-    """Swaps neighbours, pairs with an even lower index in even iterations, and counts trips."""
+    """Swaps neighbours, pairs with an even lower index in even turns, and counts trips."""
     rungs, chains = state.loss.shape
-    turn = (jnp.arange(rungs - 1) % 2 == i % 2)[:, None]
-    swaps = turn & (jax.random.uniform(key, probability.shape, probability.dtype) < probability)
+    paired = (jnp.arange(rungs - 1) % 2 == turn % 2)[:, None]
+    swaps = paired & (jax.random.uniform(key, probability.shape, probability.dtype) < probability)
     none = jnp.zeros((1, chains), bool)
     upwards = jnp.concatenate([swaps, none]).astype(jnp.int32)
     downwards = jnp.concatenate([none, swaps]).astype(jnp.int32)
