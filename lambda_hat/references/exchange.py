@@ -304,19 +304,28 @@ def _swap_probability(arrays: Arrays, state: State) -> Float[Array, "pairs chain
 
 
 def _sweep(key: PRNGKeyArray, arrays: Arrays, state: State, i: Array) -> State:
-    """All swaps of one iteration, one after the other."""
+    """All swaps of one iteration, one after the other, and the trips that ended with them.
+
+    A replica that goes through an end and leaves it in the same iteration has not been there: it
+    is neither drawn anew nor recorded.
+    """
 
     def exchange(turn: Array, state: State) -> State:
         probability = _swap_probability(arrays, state)
         return _exchange(jax.random.fold_in(key, turn), state, probability, turn)
 
-    return jax.lax.fori_loop(SWAPS * i, SWAPS * (i + 1), exchange, state)
+    state = jax.lax.fori_loop(SWAPS * i, SWAPS * (i + 1), exchange, state)
+    arrived = (state.last_end[0] == -1).astype(jnp.int32)
+    return state._replace(
+        last_end=state.last_end.at[0].set(1).at[-1].set(-1),
+        round_trips=state.round_trips + arrived,
+    )
 
 
 def _exchange(
     key: PRNGKeyArray, state: State, probability: Float[Array, "pairs chains"], turn: Array
 ) -> State:
-    """Swaps neighbours, pairs with an even lower index in even turns, and counts trips."""
+    """Swaps neighbours, pairs with an even lower index in even turns."""
     rungs, chains = state.loss.shape
     paired = (jnp.arange(rungs - 1) % 2 == turn % 2)[:, None]
     swaps = paired & (jax.random.uniform(key, probability.shape, probability.dtype) < probability)
@@ -324,14 +333,11 @@ def _exchange(
     upwards = jnp.concatenate([swaps, none]).astype(jnp.int32)
     downwards = jnp.concatenate([none, swaps]).astype(jnp.int32)
     source = jnp.arange(rungs)[:, None] + upwards - downwards
-    last_end = jnp.take_along_axis(state.last_end, source, axis=0)
-    arrived = (last_end[0] == -1).astype(jnp.int32)
     return state._replace(
         position=jnp.take_along_axis(state.position, source[..., None], axis=0),
         loss=jnp.take_along_axis(state.loss, source, axis=0),
         slope=jnp.take_along_axis(state.slope, source[..., None], axis=0),
-        last_end=last_end.at[0].set(1).at[-1].set(-1),
-        round_trips=state.round_trips + arrived,
+        last_end=jnp.take_along_axis(state.last_end, source, axis=0),
     )
 
 
