@@ -404,15 +404,16 @@ def test_mclmc_begins_with_the_widths_of_the_tether_however_stiff_the_loss() -> 
 def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
     def updated(state: warmup.Adaptation, i: int, acceptance: float) -> warmup.Adaptation:
         positions = jax.random.normal(jax.random.key(i), (4, 3))
-        given = {"i": i, "windows": windows, "positions": positions, "target_accept": 0.8}
-        return warmup.update(state, acceptance=jnp.full(4, acceptance), **given)
+        given = {"i": i, "windows": windows, "positions": positions, "scores": -positions}
+        acceptances = jnp.full(4, acceptance)
+        return warmup.update(state, acceptance=acceptances, target_accept=0.8, **given)
 
     def step_of(state: warmup.Adaptation) -> float:
         return float(warmup.current_step_size(state, jnp.asarray(False)))
 
     windows = warmup.windows_of(20)
     update, close = jax.jit(updated), int(windows.closes[0])
-    state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8)
+    state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8, many=False)
     assert step_of(state) == pytest.approx(0.02)
     for i in range(close):
         state = update(state, i, 0.5)
@@ -426,6 +427,32 @@ def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
             state = update(state, 100 + i, acceptance)
             assert step_of(state) <= 1.001 * step_of(closed)
     assert step_of(update(state, 999, 1.0)) > step_of(closed)
+
+
+@pytest.mark.parametrize("kind", ["many", "few", "dense"])
+def test_a_metric_is_of_what_its_window_saw(kind: str) -> None:
+    """Many parameters: widths between the deviation and the inverse root of the curvature."""
+    root = np.array([[1.0, 0.0, 0.0], [0.99, 0.1, 0.0], [0.0, 0.0, 3.0]])
+    covariance, precision = root @ root.T, np.linalg.inv(root @ root.T)
+    variance = np.diag(covariance)
+    exact = {"many": np.sqrt(variance / np.diag(precision)), "few": variance, "dense": covariance}
+    first = np.eye(3) if kind == "dense" else np.ones(3)
+    windows = warmup.Windows(10, 1010, np.array([1009, *[-1] * 15], np.int32))
+
+    @jax.jit
+    def update(state: warmup.Adaptation, i: int) -> warmup.Adaptation:
+        positions = jax.random.normal(jax.random.key(i), (4, 3)) @ root.T
+        positions = jnp.where(i < windows.begin, 1e3, 1.0) * positions
+        given = {"i": i, "windows": windows, "positions": positions, "target_accept": 0.8}
+        scores = -positions @ precision
+        return warmup.update(state, scores=scores, acceptance=jnp.full(4, 0.8), **given)
+
+    with jax.enable_x64(True):
+        state = warmup.start(jnp.asarray(0.1), jnp.asarray(first), 0.8, many=kind == "many")
+        for i in range(1010):
+            state = update(state, i)
+    found = np.asarray(state.metric.inverse_mass_matrix)
+    assert found == pytest.approx(exact[kind], rel=0.1, abs=0.05)
 
 
 def test_mclmc_refuses_one_dimension() -> None:

@@ -112,7 +112,8 @@ def build(form: Form, structure: Structure) -> Sampler:
                 return blackjax_adjusted.init(arrays.w_star, density)
             return blackjax_plain.init(arrays.w_star, density, key)
 
-        adaptation = warmup.start(settings.step_size, metric, settings.target_accept)
+        many = arrays.w_star.shape[0] > warmup.MANY
+        adaptation = warmup.start(settings.step_size, metric, settings.target_accept, many=many)
         return State(jax.vmap(start)(keys), adaptation)
 
     def step(
@@ -127,6 +128,7 @@ def build(form: Form, structure: Structure) -> Sampler:
                 i=i,
                 windows=settings.windows,
                 positions=chains.position,
+                scores=chains.logdensity_grad,
                 acceptance=jnp.nan_to_num(info.acceptance),
                 target_accept=settings.target_accept,
             ),

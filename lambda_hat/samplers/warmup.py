@@ -1,12 +1,17 @@
 """Adaptation shared by the Hamiltonian samplers: one step size and one metric for all chains.
 
 Chains pool what they learn: the step size follows their mean acceptance (dual averaging,
-Hoffman & Gelman 2014) and the metric their joint covariance (Stan's windows). The parts are
-BlackJAX's; pooling and running them step by step, so that a deadline can come between, is ours.
+Hoffman & Gelman 2014), and the metric what they saw in Stan's windows. A dense metric is their
+joint covariance. A diagonal one is sqrt(var(w) / var(grad log p)) where there are many parameters,
+which brings the scores nearest to those of a standard normal distribution (Seyboldt, Carlson &
+Carpenter 2026, arXiv:2603.18845): a parameter that is stiff together with others is narrower in it
+than its variance says. The parts are BlackJAX's; pooling and running them step by step, so that a
+deadline can come between, is ours.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +30,10 @@ MAX_WINDOWS = 16
 SETTLED = 20
 """Updates of a step size after which its average counts. It begins by trying steps ten times as
 large as the one before, and its first few averages are of those."""
+MANY = 256
+"""Parameters above which a diagonal metric needs gradients too. In few dimensions a narrower
+metric spares little, and keeps trajectories of a given length in it from crossing to other basins.
+"""
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
 
@@ -43,6 +52,8 @@ class Adaptation(NamedTuple):
 
     averaging: Any
     metric: Any
+    score: Any
+    """Of a diagonal metric of many parameters: the variances of grad log p; else None."""
 
 
 def windows_of(num_warmup: int) -> Windows:
@@ -70,14 +81,19 @@ def windows_of(num_warmup: int) -> Windows:
     return Windows(begin, end, closes)
 
 
-def start(step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar) -> Adaptation:
-    """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d])."""
-    metric_init, _, _ = mass_matrix_adaptation(inverse_mass_matrix.ndim == 1)
-    dtype = inverse_mass_matrix.dtype
-    return Adaptation(
-        averaging=_as_dtype(_averaging(step_size, target_accept), dtype),
-        metric=_as_dtype(metric_init(inverse_mass_matrix.shape[0], inverse_mass_matrix), dtype),
-    )
+def start(
+    step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar, *, many: bool
+) -> Adaptation:
+    """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d]).
+
+    `many` says whether there are more than `MANY` parameters: the metric may be of fewer.
+    """
+    diagonal, dtype = inverse_mass_matrix.ndim == 1, inverse_mass_matrix.dtype
+    d = inverse_mass_matrix.shape[0]
+    metric_init, _, _ = mass_matrix_adaptation(diagonal)
+    metric = _as_dtype(metric_init(d, inverse_mass_matrix), dtype)
+    averaging = _as_dtype(_averaging(step_size, target_accept), dtype)
+    return Adaptation(averaging, metric, metric if diagonal and many else None)
 
 
 def _averaging(step_size: Scalar, target_accept: Scalar) -> Any:
@@ -107,10 +123,14 @@ def update(
     i: Array,
     windows: Windows,
     positions: Float[Array, "chains d"],
+    scores: Float[Array, "chains d"],
     acceptance: Float[Array, " chains"],
     target_accept: Scalar,
 ) -> Adaptation:
-    """One warm-up step: the step size always, the metric inside its windows."""
+    """One warm-up step: the step size always, the metric inside its windows.
+
+    `positions` and `scores`, the gradients of log p there, are in the coordinates of the metric.
+    """
     _, da_update, da_final = dual_averaging_adaptation(target_accept)
     diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
     _, metric_update, metric_final = mass_matrix_adaptation(diagonal)
@@ -119,17 +139,24 @@ def update(
     averaging = da_update(adaptation.averaging, jnp.mean(acceptance))
     slow = (i >= windows.begin) & (i < windows.end)
 
-    def collect(metric: Any) -> Any:
-        return jax.lax.scan(lambda m, w: (metric_update(m, w), None), metric, positions)[0]
+    def collected(seen: Any, values: Array) -> Any:
+        add = functools.partial(jax.lax.scan, lambda seen, x: (metric_update(seen, x), None))
+        return jax.lax.cond(slow, lambda: add(seen, values)[0], lambda: seen)
 
-    metric = jax.lax.cond(slow, collect, lambda m: m, adaptation.metric)
+    metric = collected(adaptation.metric, positions)
+    score = None if adaptation.score is None else collected(adaptation.score, scores)
 
     def close(_: None) -> Adaptation:
-        restarted = _averaging(da_final(averaging), target_accept)
-        return _cast_like(Adaptation(restarted, metric_final(metric)), like)
+        restarted, closed = _averaging(da_final(averaging), target_accept), metric_final(metric)
+        if score is None:
+            return _cast_like(Adaptation(restarted, closed, None), like)
+        of_scores = metric_final(score)
+        ratio = closed.inverse_mass_matrix / of_scores.inverse_mass_matrix
+        closed = closed._replace(inverse_mass_matrix=jnp.sqrt(ratio))
+        return _cast_like(Adaptation(restarted, closed, of_scores), like)
 
     def keep(_: None) -> Adaptation:
-        return _cast_like(Adaptation(averaging, metric), like)
+        return _cast_like(Adaptation(averaging, metric, score), like)
 
     return jax.lax.cond(jnp.any(i == windows.closes), close, keep, None)
 
@@ -143,7 +170,7 @@ def frozen(adaptation: Adaptation, step_size: Scalar, inverse_mass_matrix: Array
     given = {"log_step_size_avg": jnp.log(step_size), "step": SETTLED + 1}
     averaging = adaptation.averaging._replace(**given)
     metric = adaptation.metric._replace(inverse_mass_matrix=inverse_mass_matrix)
-    return _cast_like(Adaptation(averaging, metric), adaptation)
+    return _cast_like(adaptation._replace(averaging=averaging, metric=metric), adaptation)
 
 
 def current_step_size(adaptation: Adaptation, adapting: Array) -> Array:
