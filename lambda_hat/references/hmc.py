@@ -48,7 +48,7 @@ give 800 of the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
-_LAYOUT = 4
+_LAYOUT = 3
 """Of the chains' state in their file: those of another are begun anew."""
 _ELSEWHERE_KEY = 1
 """What the key of chains from elsewhere is folded with; theirs is the seed's."""

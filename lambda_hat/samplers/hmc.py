@@ -107,12 +107,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             jax.vmap(lambda w: blackjax_hmc.init(w, functools.partial(logdensity, form, arrays)))(
                 positions
             ),
-            warmup.start(
-                step_size,
-                covariance,
-                settings.target_accept,
-                many=arrays.w_star.shape[0] > warmup.MANY,
-            ),
+            warmup.start(step_size, covariance, settings.target_accept),
         )
 
     def step(
@@ -140,8 +135,7 @@ def build(form: Form, structure: Structure) -> Sampler:
                 state.adaptation,
                 i=i,
                 windows=settings.windows,
-                positions=coordinates(arrays, chains.position - arrays.w_star),
-                scores=coordinates(arrays, chains.logdensity_grad),
+                positions=coordinates(arrays, chains.position),
                 acceptance=info.acceptance_rate,
                 target_accept=settings.target_accept,
             ),
