@@ -128,7 +128,7 @@ def update(
 ) -> Adaptation:
     """One warm-up step: the step size always, the metric inside its windows.
 
-    `scores` are the gradients of log p at `positions`; an adaptation that began without takes none.
+    `scores` are the gradients of log p at `positions`; an adaptation from scores needs them.
     """
     _, da_update, da_final = dual_averaging_adaptation(target_accept)
     diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
@@ -144,7 +144,8 @@ def update(
 
     metric = collected(adaptation.metric, positions)
     score = adaptation.score
-    if score is not None and scores is not None:
+    if score is not None:
+        assert scores is not None
         score = collected(score, scores)
 
     def close(_: None) -> Adaptation:
