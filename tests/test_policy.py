@@ -179,6 +179,19 @@ def test_chains_that_diverge_however_small_their_steps_are_given_up(clock: Calla
     assert verdict.cost.total == 13.0
 
 
+def test_chains_that_diverge_before_their_turn_ends_go_on(clock: Callable) -> None:
+    """What ends with the turn says nothing yet of how often they diverge."""
+
+    def hmc(until: float) -> EngineResult:
+        cut = until < 200.0
+        failing = ("divergences",) if cut else ()
+        return replace(result(until - 1.0, *failing), finished=not cut)
+
+    turns, parts = played(clock, {"hmc": hmc, "tempering": slow("rhat")})
+    assert {name for name, _ in turns} == {"hmc"}
+    assert not decide_auto(parts).failed
+
+
 def test_smc_is_tried_where_both_have_given_up(clock: Callable) -> None:
     hopeless = lambda until: result(4.0, "divergences")  # noqa: E731
     engines = {"hmc": hopeless, "tempering": hopeless, "smc": lambda until: result(30.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from lambda_hat.problems import Problem, build_problem
 from lambda_hat.references import aids, chain_files, chains, hmc, split
 from lambda_hat.references.engine import EngineResult
 from lambda_hat.references.hmc import confirm_hmc, help_hmc, sample_hmc
+from lambda_hat.references.tempering import help_tempering, sample_tempering
 from lambda_hat.runners.help_reference import help_reference
 from lambda_hat.store import Store, claim, is_claimed, wanted_beside, write_json
 from lambda_hat.trial import ProblemItem
@@ -235,6 +237,56 @@ def test_too_little_time_for_chains_from_elsewhere_is_said(
     found = confirmed(tmp_path, budget_sec=0.0)
     assert [gate.name for gate in found.failed] == ["elsewhere"] and found.gates[-1].value is None
     assert same(confirmed(tmp_path), confirmed_alone)
+
+
+# Ladders.
+
+
+def climb(folder: Path, **kw: Any) -> EngineResult:
+    given = {"budget_sec": LONG, "seed": 1, "checkpoint": folder / "tempering_ladders.ckpt", **kw}
+    return sample_tempering(linear(), CONFIG, **given)
+
+
+@pytest.fixture(scope="module")
+def climbed_alone(dear: None, tmp_path_factory: pytest.TempPathFactory) -> EngineResult:
+    return climb(tmp_path_factory.mktemp("alone"))
+
+
+def test_ladders_that_are_split_pass_their_gates(
+    climbed_alone: EngineResult, alone: EngineResult
+) -> None:
+    assert climbed_alone.passed and climbed_alone.llc and climbed_alone.se and alone.llc
+    assert abs(climbed_alone.llc - alone.llc) < 4 * math.hypot(climbed_alone.se, alone.se or 0.0)
+    assert len(climbed_alone.diagnostics["round_trips"]) == CONFIG.num_chains
+
+
+def test_helpers_go_on_with_ladders(climbed_alone: EngineResult, tmp_path: Path) -> None:
+    checkpoint, moments, over = tmp_path / "tempering_ladders.ckpt", [0], threading.Event()
+
+    def run() -> None:
+        given = {"budget_sec": LONG, "seed": 1, "checkpoint": checkpoint}
+        while not over.is_set():
+            moments[0] += help_tempering(linear(), CONFIG, **given)
+            time.sleep(0.01)
+
+    helper = threading.Thread(target=run)
+    helper.start()
+    try:
+        found = climb(tmp_path)
+    finally:
+        over.set()
+        helper.join()
+    assert same(found, climbed_alone) and moments[0] > 0
+
+
+def test_ladders_that_are_killed_go_on(
+    climbed_alone: EngineResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(chain_files, "save_checkpoint", killing(chain_files.save_checkpoint, 7))
+        with pytest.raises(KeyboardInterrupt):
+            climb(tmp_path)
+    assert same(climb(tmp_path), climbed_alone)
 
 
 # Nothing to do.

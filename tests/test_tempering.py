@@ -229,9 +229,9 @@ def test_replicas_carry_the_loss_and_its_gradient_where_they_stand(dense_up_to: 
         runner = loop.Runner(exchange, target, config, key=jax.random.key(0))
         state = runner.run(num_draws=20).state
         at = jax.vmap(jax.vmap(jax.value_and_grad(lambda w: loss(target.form, target.arrays, w))))
-        value, slope = at(state.position)
-    assert state.loss == pytest.approx(np.asarray(value), rel=1e-9)
-    assert state.slope == pytest.approx(np.asarray(slope), rel=1e-7, abs=1e-10)
+        value, slope = at(state.replicas.position)
+    assert state.replicas.loss == pytest.approx(np.asarray(value), rel=1e-9)
+    assert state.replicas.slope == pytest.approx(np.asarray(slope), rel=1e-7, abs=1e-10)
 
 
 def test_rounds_double_and_fill_the_warm_up() -> None:

@@ -7,16 +7,16 @@ however many processes go on with them, and one that dies costs no more than its
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lambda_hat.conf.samplers import HMCConfig
+from lambda_hat.references import exchange
 from lambda_hat.references.aids import aided
 from lambda_hat.references.chains import Task
 from lambda_hat.references.checkpoint import load_checkpoint, save_checkpoint
@@ -30,10 +30,27 @@ On one core a chain's gradient takes 335 us with three others, 373 with one and 
 n 20 000)."""
 MOMENT_SEC = 5.0
 """How long a chain is gone on with before it is written and let go."""
-CHECKED, ELSEWHERE = "checked", "elsewhere"
-"""Chains from around w*, and those from elsewhere that they are checked by."""
-_KEYS = {CHECKED: 2, ELSEWHERE: 3}
-"""What the seed's key is folded with for them; 1 is for what leads to the starts elsewhere."""
+
+
+class Kind(NamedTuple):
+    """What it is that lies in files."""
+
+    name: str
+    method: Any
+    """A sampler's module with `part_of` and `joined`."""
+    key: int
+    """What the seed's key is folded with; 1 is for what leads to the starts elsewhere."""
+    together: int
+    """Chains of a file, where there are fewer than `LARGE` parameters."""
+
+
+CHECKED = Kind("checked", hmc, 2, 2)
+"""Chains from around w*."""
+ELSEWHERE = Kind("elsewhere", hmc, 3, 2)
+"""Chains from elsewhere that these are checked by."""
+LADDERS = Kind("ladders", exchange, 4, 1)
+"""Of replica exchange, each with as many chains as it has rungs."""
+KINDS = {kind.name: kind for kind in (CHECKED, ELSEWHERE, LADDERS)}
 
 
 class ChainFiles:
@@ -41,22 +58,23 @@ class ChainFiles:
 
     Args:
         task: what they are for.
-        config: HMC's settings, with as many chains.
+        config: the sampler's settings, with as many chains.
         tuning: what was found by trying.
-        kind: `CHECKED` or `ELSEWHERE`.
+        kind: what they are.
     """
 
-    def __init__(self, task: Task, config: HMCConfig, tuning: dict[str, Any], kind: str = CHECKED):
-        of_kind = [] if kind == CHECKED else [kind]
+    def __init__(self, task: Task, config: Any, tuning: Mapping[str, Any], kind: Kind):
+        self._method = kind.method
+        of_kind = [] if kind == CHECKED else [kind.name]
         self._identity = digest([task.identity, tuning, *of_kind])
         self._folder = task.checkpoint.with_suffix("") / self._identity[:12]
-        target, _ = aided(task.problem, hmc.DTYPE, tuning)
-        size = 1 if target.d >= LARGE else 2
+        target, _ = aided(task.problem, self._method.DTYPE, tuning)
+        size = 1 if target.d >= LARGE else kind.together
         every = range(config.num_chains)
         self._parts = [every[first : first + size] for first in every[::size]]
-        key = jax.random.fold_in(jax.random.key(task.seed), _KEYS[kind])
+        key = jax.random.fold_in(jax.random.key(task.seed), kind.key)
         first = {
-            size: Runner(hmc, target, replace(config, num_chains=size), key=key)
+            size: Runner(self._method, target, replace(config, num_chains=size), key=key)
             for size in {len(part) for part in self._parts}
         }
         self.seconds_to_compile = sum(one.progress.seconds["compile"] for one in first.values())
@@ -71,19 +89,22 @@ class ChainFiles:
         """Where they lie."""
         return self._folder
 
-    def begin(self, state: hmc.State, step: int) -> None:
+    def begin(self, state: Any, step: int) -> None:
         """Writes the files that are not there, as chains are after `step` steps of warm-up."""
         for index, part in enumerate(self._parts):
-            of_part = slice(part.start, part.stop)
-            own = jax.tree.map(lambda x, of_part=of_part: x[of_part], state.chains)
+            own = self._method.part_of(state, slice(part.start, part.stop))
             with self._claim(index) as mine:
                 if mine and self._load(index) is None:
-                    self._save(index, Progress(state._replace(chains=own), step))
+                    self._save(index, Progress(own, step))
 
     def read(self) -> list[Progress]:
         """All chains, as their files have them; none before they have begun."""
         found = [self._load(index) for index in range(len(self._parts))]
         return [one for one in found if one] if None not in found else []
+
+    def state(self) -> Any:
+        """Where all chains stand, some perhaps further on than others; they must have begun."""
+        return self._method.joined([progress.state for progress in self.read()])
 
     @property
     def num_draws(self) -> int:

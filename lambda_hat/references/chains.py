@@ -27,6 +27,7 @@ from lambda_hat.references.gates import check_gates
 from lambda_hat.references.stopping import is_precise, looks
 from lambda_hat.samplers.base import Draws
 from lambda_hat.samplers.loop import Progress, Runner
+from lambda_hat.target import Target
 from lambda_hat.traces import trace_of
 
 
@@ -51,8 +52,8 @@ class Task:
     watch: Watch | None = None
 
 
-Measure = Callable[[Runner], tuple[dict[str, Any], list[Gate]]]
-"""What an engine adds to the diagnostics and gates that all chains have."""
+Measure = Callable[[Any, Target], tuple[dict[str, Any], list[Gate]]]
+"""What an engine adds to the diagnostics and gates that all chains have, from their state."""
 
 
 class Chains:
@@ -133,7 +134,8 @@ class Chains:
             ends = complete and (not result.failed or result.hopeless)
             if precise or ends or not drawn or time.monotonic() >= deadline:
                 self.save()
-                return replace(result, finished=precise or complete)
+                stopped = self._runner.progress.diverged
+                return replace(result, finished=precise or complete or stopped)
 
     def check(self) -> EngineResult:
         """Estimate, diagnostics and gates of all draws so far."""
@@ -156,7 +158,7 @@ class Chains:
     def _judged(self, found: EngineResult, draws: Draws) -> EngineResult:
         runner, problem = self._runner, self._task.problem
         assert found.llc is not None and found.se is not None
-        own, gates = self._measure(runner) if self._measure else ({}, [])
+        own, gates = self._measure(self.state, runner.target) if self._measure else ({}, [])
         diagnostics = {
             **diagnose(draws, target=runner.target, init_loss=problem.init_loss),
             **runner.summary(),

@@ -74,8 +74,8 @@ class EngineResult:
         cost: of all draws, those of earlier runs and of abandoned attempts counted.
         draws: how many there are, in the engine's own unit.
         attempts: what was tried before, whose draws are not used.
-        finished: whether all draws that were asked for were made. That gates hold before says
-            little: when they do depends on the clock.
+        finished: whether all draws that were asked for were made, or none can be any more. What
+            gates say before says little: when they hold or fail depends on the clock.
         trace: what trace.nc holds of the draws; None where there are none to speak of.
     """
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ class Tuning(NamedTuple):
 class Totals(NamedTuple):
     """Sums over the iterations of one round, and over all that follow adaptation."""
 
-    iterations: Float[Array, ""]
+    iterations: Float[Array, " chains"]
     swap: Float[Array, "pairs chains"]
     """Probability of a swap."""
     acceptance: Float[Array, "moving chains"]
@@ -107,10 +108,7 @@ class Replicas(NamedTuple):
 class State(NamedTuple):
     """Replicas by rung and ladder, and what has been learned about the rungs."""
 
-    position: Float[Array, "rungs chains d"]
-    loss: Float[Array, "rungs chains"]
-    slope: Float[Array, "rungs chains d"]
-    """Gradient of the loss."""
+    replicas: Replicas
     last_end: Int[Array, "rungs chains"]
     """The end that a replica was at last: -1 the posterior, 1 the tether, 0 neither yet."""
     round_trips: Int[Array, " chains"]
@@ -174,8 +172,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         position, root = _starts(key, form, arrays, temperatures, structure)
         steps = jnp.full(len(temperatures) - 1, math.log(FIRST_STEP_SIZE), position.dtype)
         return State(
-            position,
-            *losses(arrays, position),
+            Replicas(position, *losses(arrays, position)),
             last_end=jnp.zeros(position.shape[:2], jnp.int32),
             round_trips=jnp.zeros(structure.num_chains, jnp.int32),
             init_loss=loss(form, arrays, arrays.w_star),
@@ -192,11 +189,12 @@ def build(form: Form, structure: Structure) -> Sampler:
         scale = jnp.where(i < settings.rounds.end, 1.0, settings.step_scale)
         step_size = scale * jnp.exp(state.tuning.log_step_size)
         moved, info, energy = moves(move_key, arrays, state, step_size, stride)
-        normal = jax.random.normal(tether_key, state.position.shape[1:], state.position.dtype)
+        shape, dtype = moved.position.shape[1:], moved.position.dtype
+        normal = jax.random.normal(tether_key, shape, dtype)
         exact = (arrays.w_star + normal / jnp.sqrt(arrays.gamma))[None]
         replicas = Replicas(exact, *losses(arrays, exact))
         replicas = jax.tree.map(lambda *x: jnp.concatenate(x), replicas, moved)
-        state = state._replace(**replicas._asdict())
+        state = state._replace(replicas=replicas)
         swap = _swap_probability(arrays, state)
         state = state._replace(totals=_add(arrays, state, swap, info))
         state = _sweep(swap_key, arrays, state, i)
@@ -211,10 +209,11 @@ def build(form: Form, structure: Structure) -> Sampler:
         return state, Info(info.acceptance_rate[-1], divergence, energy[-1], work)
 
     def draw(key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array) -> Draw:
-        shift = state.position[-1] - arrays.w_star
+        at_posterior = jax.tree.map(lambda x: x[-1], state.replicas)
+        shift = at_posterior.position - arrays.w_star
         distance = jnp.sum(shift**2, axis=-1)
-        pull = arrays.nbeta * jnp.sum(shift * state.slope[-1], axis=-1)
-        value = state.loss[-1]
+        pull = arrays.nbeta * jnp.sum(shift * at_posterior.slope, axis=-1)
+        value = at_posterior.loss
         virial, nothing = pull + arrays.gamma * distance, jnp.full_like(value, jnp.nan)
         return Draw(value, jnp.ones_like(value), distance, virial, nothing)
 
@@ -222,6 +221,32 @@ def build(form: Form, structure: Structure) -> Sampler:
         return {"step_size": settings.step_scale * jnp.exp(state.tuning.log_step_size[-1])}
 
     return Sampler(init, step, draw, summary)
+
+
+def part_of(state: State, ladders: slice) -> State:
+    """The state of some ladders, which after adaptation have nothing to do with the others."""
+    replicas, last_end = jax.tree.map(lambda x: x[:, ladders], (state.replicas, state.last_end))
+    return state._replace(
+        replicas=replicas,
+        last_end=last_end,
+        round_trips=state.round_trips[ladders],
+        totals=jax.tree.map(lambda x: x[..., ladders], state.totals),
+    )
+
+
+def joined(parts: Sequence[State]) -> State:
+    """The state of all ladders, from those of some each."""
+    replicas, last_end = jax.tree.map(
+        lambda *x: jnp.concatenate(x, axis=1), *((part.replicas, part.last_end) for part in parts)
+    )
+    return parts[0]._replace(
+        replicas=replicas,
+        last_end=last_end,
+        round_trips=jnp.concatenate([part.round_trips for part in parts]),
+        totals=jax.tree.map(
+            lambda *x: jnp.concatenate(x, axis=-1), *(part.totals for part in parts)
+        ),
+    )
 
 
 def _starts(
@@ -288,18 +313,18 @@ def _move(
 
     of_a_rung = jax.vmap(one, in_axes=(0, None, None, None, 0))
     return jax.vmap(of_a_rung)(
-        jax.random.split(key, state.loss[1:].shape),
+        jax.random.split(key, state.last_end[1:].shape),
         tuning.temperatures[1:],
         step_size,
         tuning.root,
-        (state.position[1:], state.loss[1:], state.slope[1:]),
+        jax.tree.map(lambda x: x[1:], state.replicas),
     )
 
 
 def _swap_probability(arrays: Arrays, state: State) -> Float[Array, "pairs chains"]:
     """min(1, exp((t' - t) nbeta (L' - L))); 0 where a loss is not finite."""
     apart = jnp.diff(state.tuning.temperatures)[:, None]
-    log_ratio = apart * arrays.nbeta * jnp.diff(state.loss, axis=0)
+    log_ratio = apart * arrays.nbeta * jnp.diff(state.replicas.loss, axis=0)
     return jnp.where(jnp.isnan(log_ratio), 0.0, jnp.exp(jnp.minimum(log_ratio, 0.0)))
 
 
@@ -326,27 +351,27 @@ def _exchange(
     key: PRNGKeyArray, state: State, probability: Float[Array, "pairs chains"], turn: Array
 ) -> State:
     """Swaps neighbours, pairs with an even lower index in even turns."""
-    rungs, chains = state.loss.shape
+    rungs, chains = state.last_end.shape
     paired = (jnp.arange(rungs - 1) % 2 == turn % 2)[:, None]
     swaps = paired & (jax.random.uniform(key, probability.shape, probability.dtype) < probability)
     none = jnp.zeros((1, chains), bool)
     upwards = jnp.concatenate([swaps, none]).astype(jnp.int32)
     downwards = jnp.concatenate([none, swaps]).astype(jnp.int32)
     source = jnp.arange(rungs)[:, None] + upwards - downwards
-    return state._replace(
-        position=jnp.take_along_axis(state.position, source[..., None], axis=0),
-        loss=jnp.take_along_axis(state.loss, source, axis=0),
-        slope=jnp.take_along_axis(state.slope, source[..., None], axis=0),
-        last_end=jnp.take_along_axis(state.last_end, source, axis=0),
-    )
+
+    def swapped(x: Array) -> Array:
+        return jnp.take_along_axis(x, source if x.ndim == 2 else source[..., None], axis=0)
+
+    replicas, last_end = jax.tree.map(swapped, (state.replicas, state.last_end))
+    return state._replace(replicas=replicas, last_end=last_end)
 
 
 def _add(arrays: Arrays, state: State, swap: Array, info: Any) -> Totals:
     """The totals with one more iteration."""
-    excess = state.loss - state.init_loss
+    excess = state.replicas.loss - state.init_loss
     apart = jnp.diff(state.tuning.temperatures)[:, None]
     new = Totals(
-        iterations=jnp.ones((), excess.dtype),
+        iterations=jnp.ones(excess.shape[1], excess.dtype),
         swap=swap,
         acceptance=info.acceptance_rate,
         divergence=info.is_divergent.astype(excess.dtype),
@@ -360,7 +385,7 @@ def _no_totals(structure: Structure, dtype: Any) -> Totals:
     rungs, chains, _ = structure
     moving = jnp.zeros((rungs - 1, chains), dtype)
     excess = jnp.zeros((rungs, chains), dtype)
-    return Totals(jnp.zeros((), dtype), moving, moving, moving, excess, moving)
+    return Totals(jnp.zeros(chains, dtype), moving, moving, moving, excess, moving)
 
 
 def _adapt(arrays: Arrays, state: State, settings: Settings, acceptance: Array, i: Array) -> State:
@@ -369,8 +394,8 @@ def _adapt(arrays: Arrays, state: State, settings: Settings, acceptance: Array, 
     error = jnp.mean(acceptance, axis=1) - settings.target_accept
     steps = tuning.log_step_size + ladder.gain(rounds, i) * error
     nbeta = tuning.temperatures[1:, None, None] * arrays.nbeta
-    pull = arrays.gamma * (state.position[1:] - arrays.w_star)
-    moments = observe(state.moments, -nbeta * state.slope[1:] - pull)
+    pull = arrays.gamma * (state.replicas.position[1:] - arrays.w_star)
+    moments = observe(state.moments, -nbeta * state.replicas.slope[1:] - pull)
     state = state._replace(tuning=tuning._replace(log_step_size=steps), moments=moments)
     closes = jnp.any(i == jnp.asarray(rounds.closes))
     return jax.lax.cond(closes, lambda: _close(state, i + 1 >= rounds.end), lambda: state)
@@ -379,7 +404,7 @@ def _adapt(arrays: Arrays, state: State, settings: Settings, acceptance: Array, 
 def _close(state: State, last: Array) -> State:
     """The state at the end of a round: new temperatures and metrics, except after the last."""
     totals, old = state.totals, state.tuning
-    rejection = 1.0 - jnp.mean(totals.swap, axis=1) / totals.iterations
+    rejection = 1.0 - jnp.mean(totals.swap / totals.iterations, axis=1)
     temperatures = ladder.equal_rejection(old.temperatures, rejection, len(rejection) + 1)
     between = ladder.Between.of(old.temperatures[1:], temperatures[1:])
     covariance = between.interpolate(covariance_of(state.moments, old.root))

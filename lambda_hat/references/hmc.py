@@ -24,6 +24,7 @@ from lambda_hat.conf.samplers import HMCConfig, ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references.aids import metric_rank, surrogate_rows
 from lambda_hat.references.annealing import OutOfTime
+from lambda_hat.references.chain_files import CHECKED
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import Checkpoint, load_checkpoint
 from lambda_hat.references.elsewhere import (
@@ -42,13 +43,13 @@ from lambda_hat.store import digest
 PILOT_DRAWS = 1_000
 """Draws of each chain after which divergences and mixing are looked at for the first time."""
 HIGHEST_TARGET_ACCEPT = 0.98
-SLOW = 0.02
+SLOW = 0.01
 """Effective draws a draw below which trajectories are lengthened: 10 000 draws of 4 chains would
-give 800 of the 400 that are asked for."""
+give no more than the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
-_LAYOUT = 3
+_LAYOUT = 4
 """Of the chains' state in their file: those of another are begun anew."""
 _ELSEWHERE_KEY = 1
 """What the key of chains from elsewhere is folded with; theirs is the seed's."""
@@ -85,6 +86,7 @@ def sample_hmc(
     seed: int,
     checkpoint: Path,
     watch: Watch | None = None,
+    whole_sec: float | None = None,
 ) -> EngineResult:
     """The HMC part of a reference: estimate, diagnostics, gates and cost.
 
@@ -98,6 +100,8 @@ def sample_hmc(
         seed: of the chains.
         checkpoint: file to go on from and to keep.
         watch: is told from time to time how the chains stand.
+        whole_sec: wall time that they may come to have, if not `budget_sec`: what a pilot asks for
+            must fit into it.
 
     Returns:
         Its estimate, with draws counted by chain; without one a gate says why.
@@ -107,10 +111,11 @@ def sample_hmc(
         stored = load_checkpoint(checkpoint, identity=task.identity)
         tuning = Tuning(**stored.tuning) if stored else _first_tuning(problem, config)
         attempts = stored.attempts if stored else ()
-        deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
+        began = time.monotonic() - (stored.cost.total if stored else 0.0)
+        deadline, end = began + budget_sec, began + (whole_sec or budget_sec)
         while True:
             chains = _chains(task, tuning, attempts, stored)
-            result, other = _run(chains, tuning, config.num_draws, deadline)
+            result, other = _run(chains, tuning, config.num_draws, deadline, end)
             if other is None:
                 return result
             because = "divergences" if other.target_accept > tuning.target_accept else "ess_bulk"
@@ -227,9 +232,10 @@ def _chains(
 ) -> Chains:
     """Chains at their starts, or where `stored` left them."""
     config, resume = _hmc_config(task, tuning._asdict()), stored.rebuild if stored else None
-    split = is_dear(task.problem.target(hmc.DTYPE))
-    kind = SplitChains if split else functools.partial(Chains, method=hmc)
-    return kind(task, config=config, tuning=tuning._asdict(), attempts=attempts, resume=resume)
+    given = {"tuning": tuning._asdict(), "attempts": attempts, "resume": resume}
+    if is_dear(task.problem.target(hmc.DTYPE)):
+        return SplitChains(task, CHECKED, config, **given)
+    return Chains(task, hmc, config, **given)
 
 
 def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
@@ -240,25 +246,26 @@ def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
 
 
 def _run(
-    chains: Chains, tuning: Tuning, num_draws: int, deadline: float
+    chains: Chains, tuning: Tuning, num_draws: int, deadline: float, end: float
 ) -> tuple[EngineResult, Tuning | None]:
     """Draws until gates or deadline; a tuning asks for a new start with it."""
     pilot = min(PILOT_DRAWS, num_draws)
     if chains.num_draws <= pilot:
         chains.draw(pilot, deadline)
-        result = chains.check()
-        if other := _better_tuning(chains, tuning, result, deadline):
-            return result, other
+        if chains.num_draws >= pilot:
+            result = chains.check()
+            if other := _better_tuning(chains, tuning, result, end):
+                return result, other
     result = chains.run(num_draws, deadline)
-    retry = result.hopeless and "divergences" in _names(result) and time.monotonic() < deadline
-    return result, tuning.smaller_steps if retry else None
+    failed = result.finished and result.hopeless and "divergences" in _names(result)
+    return result, tuning.smaller_steps if failed and time.monotonic() < end else None
 
 
 def _better_tuning(
-    chains: Chains, tuning: Tuning, result: EngineResult, deadline: float
+    chains: Chains, tuning: Tuning, result: EngineResult, end: float
 ) -> Tuning | None:
     """What the pilot says should be tried instead, if there is time for its own pilot."""
-    left = deadline - time.monotonic()
+    left = end - time.monotonic()
     if "estimate" in _names(result) or left <= 0:
         return None
     if "divergences" in _names(result) and (smaller := tuning.smaller_steps):

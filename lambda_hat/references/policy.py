@@ -72,7 +72,7 @@ def run_in_turns(
                 return parts
         if any(gate.name in OF_THE_TARGET for gate in result.failed if _is_certain(result)):
             return parts
-        if holds or (result.hopeless and result.cost.total < before + length):
+        if holds or (result.hopeless and result.finished):
             given_up.add(name)
 
 
@@ -104,8 +104,9 @@ def _remaining(part: EngineResult) -> float:
     """Seconds to the gates; as many as were spent where there is nothing yet to go by.
 
     Chains that a turn cut before their first look have not spread yet: gates say nothing of them.
+    Nor does one that draws cannot fix, while there are to be more: a rate of divergences, say.
     """
-    unread = part.draws < FIRST_LOOK and not part.finished
+    unread = not part.finished and (part.draws < FIRST_LOOK or part.hopeless)
     more = None if unread else seconds_to_gates(part)
     return part.cost.total if more is None else more
 

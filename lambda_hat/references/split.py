@@ -11,6 +11,7 @@ takes its locks back.
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,16 +22,14 @@ import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from lambda_hat.conf.samplers import HMCConfig
 from lambda_hat.references.aids import is_large
 from lambda_hat.references.annealing import OutOfTime
-from lambda_hat.references.chain_files import CHECKED, ELSEWHERE, ChainFiles
-from lambda_hat.references.chains import Chains, Task
+from lambda_hat.references.chain_files import ELSEWHERE, KINDS, ChainFiles, Kind
+from lambda_hat.references.chains import Chains, Measure, Task
 from lambda_hat.references.checkpoint import load_arrays, save_arrays
 from lambda_hat.references.elsewhere import num_starts
 from lambda_hat.references.engine import Attempt
 from lambda_hat.references.starts import Starts, anneal_starts, chains_at, num_chains
-from lambda_hat.samplers import hmc
 from lambda_hat.samplers.loop import Progress, Runner
 from lambda_hat.store import claim, is_claimed, read_json, wanted_beside, write_json
 from lambda_hat.target import Target
@@ -54,14 +53,18 @@ class SplitChains(Chains):
     def __init__(
         self,
         task: Task,
-        config: HMCConfig,
+        kind: Kind,
+        config: Any,
         *,
         tuning: dict[str, Any],
         attempts: tuple[Attempt, ...],
         resume: Callable[[Any], Progress] | None,
+        measure: Measure | None = None,
     ):
-        super().__init__(task, hmc, config, tuning=tuning, attempts=attempts, resume=resume)
-        self._files, self._num_warmup = _files(task, config, tuning, CHECKED), config.num_warmup
+        given = {"tuning": tuning, "attempts": attempts, "resume": resume, "measure": measure}
+        super().__init__(task, kind.method, config, **given)
+        self._files, self._num_warmup = _files(task, config, tuning, kind), config.num_warmup
+        self._kind = kind
         self._runner.progress.seconds["compile"] += self._files.seconds_to_compile
         self._gather()
 
@@ -73,7 +76,7 @@ class SplitChains(Chains):
             return
         self._files.begin(progress.state, self._num_warmup)
         before, began = progress.seconds["sample"], time.monotonic()
-        with _leading(self._task, self._tuning, num_draws, CHECKED):
+        with _leading(self._task, self._tuning, num_draws, self._kind):
             while self.num_draws < num_draws and not progress.diverged:
                 if time.monotonic() >= deadline:
                     return
@@ -82,6 +85,11 @@ class SplitChains(Chains):
                 progress.seconds["sample"] = before + time.monotonic() - began
                 self._gather()
                 self._look(progress)
+
+    @property
+    def state(self) -> Any:
+        """See `Chains.state`."""
+        return self._files.state() if self.num_draws else super().state
 
     def _gather(self) -> None:
         """Takes up what all chains have drawn, as far as the shortest one goes."""
@@ -112,7 +120,7 @@ class SplitShortChains:
     def __init__(
         self,
         task: Task,
-        config: HMCConfig,
+        config: Any,
         tuning: dict[str, Any],
         runner: Runner,
         *,
@@ -159,14 +167,12 @@ class SplitShortChains:
         return drawn["loss"]
 
 
-def help_chains(
-    task: Task, config: Callable[[dict[str, Any]], HMCConfig], *, deadline: float
-) -> int:
+def help_chains(task: Task, config: Callable[[dict[str, Any]], Any], *, deadline: float) -> int:
     """Goes on with chains while another process leads them.
 
     Args:
         task: what that process was asked for.
-        config: HMC's settings, for the tuning that it has found.
+        config: the sampler's settings, for the tuning that it has found.
         deadline: a `time.monotonic()` value.
 
     Returns:
@@ -174,12 +180,13 @@ def help_chains(
     """
 
     @functools.lru_cache(maxsize=2)
-    def files(tuning: tuple[tuple[str, Any], ...], kind: str) -> ChainFiles:
-        return _files(task, config(dict(tuning)), dict(tuning), kind)
+    def files(tuning: str, kind: str) -> ChainFiles:
+        found = json.loads(tuning)
+        return _files(task, config(found), found, KINDS[kind])
 
     moments = 0
     while time.monotonic() < deadline and (work := _work(task)) is not None:
-        chosen = files(tuple(work["tuning"].items()), work["kind"])
+        chosen = files(json.dumps(work["tuning"]), work["kind"])
         if chosen.go_on(work["num_draws"], deadline):
             moments += 1
         else:
@@ -187,7 +194,7 @@ def help_chains(
     return moments
 
 
-def _files(task: Task, config: HMCConfig, tuning: dict[str, Any], kind: str) -> ChainFiles:
+def _files(task: Task, config: Any, tuning: dict[str, Any], kind: Kind) -> ChainFiles:
     """The files of chains of one kind."""
     if kind == ELSEWHERE:
         config = replace(config, num_chains=num_starts(config.num_chains))
@@ -195,10 +202,10 @@ def _files(task: Task, config: HMCConfig, tuning: dict[str, Any], kind: str) -> 
 
 
 @contextmanager
-def _leading(task: Task, tuning: dict[str, Any], num_draws: int, kind: str) -> Iterator[None]:
+def _leading(task: Task, tuning: dict[str, Any], num_draws: int, kind: Kind) -> Iterator[None]:
     """Says what is to be drawn, for as long as the block runs and this process lives."""
     path = wanted_beside(task.checkpoint)
-    work = {"identity": task.identity, "tuning": tuning, "num_draws": num_draws, "kind": kind}
+    work = {"identity": task.identity, "tuning": tuning, "num_draws": num_draws, "kind": kind.name}
     with claim(path.with_suffix(".lock")):
         write_json(path, work)
         try:

@@ -25,12 +25,13 @@ from lambda_hat.conf.samplers import ReferenceConfig
 from lambda_hat.problems import Problem
 from lambda_hat.references import exchange, ladder
 from lambda_hat.references.aids import surrogate_rows
+from lambda_hat.references.chain_files import LADDERS
 from lambda_hat.references.chains import Chains, Task
 from lambda_hat.references.checkpoint import load_checkpoint
 from lambda_hat.references.engine import Attempt, EngineResult, Watch
 from lambda_hat.references.gate import Gate
 from lambda_hat.references.gates import DIVERGENCE_RATE, check_round_trips
-from lambda_hat.samplers.loop import Runner
+from lambda_hat.references.split import SplitChains, help_chains, is_dear
 from lambda_hat.store import digest
 from lambda_hat.target import Target, loss
 
@@ -49,7 +50,7 @@ TARGET_ACCEPT = 0.9
 LEAST_FACTOR = 1 / 16
 """A rate that was measured on few draws makes steps no smaller than that, at once."""
 SMALLEST_SCALE = 1 / 256
-_LAYOUT = 2
+_LAYOUT = 3
 """Of the ladders' state in their file: those of another are begun anew."""
 
 
@@ -92,10 +93,9 @@ def sample_tempering(
     Returns:
         Its estimate, with draws counted by ladder; without one a gate says why.
     """
-    identity = digest([_LAYOUT, problem.pid, problem.target_id, seed, _ladder_settings(config)])
-    task = Task(problem, config, seed, checkpoint, identity, watch)
+    task = _task(problem, config, seed, checkpoint, watch)
     with jax.enable_x64(True):
-        stored = load_checkpoint(checkpoint, identity=identity)
+        stored = load_checkpoint(checkpoint, identity=task.identity)
         tuning = _stored_tuning(stored.tuning) if stored else _first_tuning(task)
         attempts = stored.attempts if stored else ()
         deadline = time.monotonic() + budget_sec - (stored.cost.total if stored else 0.0)
@@ -107,6 +107,37 @@ def sample_tempering(
                 return result
             because = "pilot" if tuning.pilot else "divergences"
             tuning, attempts, resume = other, chains.given_up(because), None
+
+
+def help_tempering(
+    problem: Problem, config: ReferenceConfig, *, budget_sec: float, seed: int, checkpoint: Path
+) -> int:
+    """Helps another process that runs `sample_tempering`, while it draws; see `help_chains`.
+
+    Args:
+        problem: what that one samples.
+        config: as it has it.
+        budget_sec: wall time of this process.
+        seed: of the ladders.
+        checkpoint: that one's file.
+
+    Returns:
+        How many times it went on with a ladder; 0 where there was nothing to do.
+    """
+    deadline, task = time.monotonic() + budget_sec, _task(problem, config, seed, checkpoint, None)
+
+    def settings(tuning: dict[str, Any]) -> exchange.Config:
+        return _exchange_config(config, _stored_tuning(tuning))
+
+    with jax.enable_x64(True):
+        return help_chains(task, settings, deadline=deadline)
+
+
+def _task(
+    problem: Problem, config: ReferenceConfig, seed: int, checkpoint: Path, watch: Watch | None
+) -> Task:
+    identity = digest([_LAYOUT, problem.pid, problem.target_id, seed, _ladder_settings(config)])
+    return Task(problem, config, seed, checkpoint, identity, watch)
 
 
 def _run(
@@ -173,10 +204,18 @@ def _wanted_temperatures(state: exchange.State) -> tuple[float, ...]:
 
 
 def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: Any) -> Chains:
-    """Ladders at their starts, or where `resume` left them."""
-    config = task.config
+    """Ladders at their starts, or where they were left; a pilot has too few draws to split."""
+    settings = _exchange_config(task.config, tuning)
+    measure = functools.partial(_measure, tuning.step_scale)
+    given = {"tuning": tuning._asdict(), "attempts": attempts, "resume": resume, "measure": measure}
+    if is_dear(task.problem.target(exchange.DTYPE)) and not tuning.pilot:
+        return SplitChains(task, LADDERS, settings, **given)
+    return Chains(task, exchange, settings, **given)
+
+
+def _exchange_config(config: ReferenceConfig, tuning: Tuning) -> exchange.Config:
     num_warmup = config.num_warmup // (PILOT_WARMUP if tuning.pilot else 1)
-    settings = exchange.Config(
+    return exchange.Config(
         temperatures=tuning.temperatures,
         num_chains=config.num_chains,
         num_warmup=num_warmup,
@@ -186,23 +225,16 @@ def _chains(task: Task, tuning: Tuning, attempts: tuple[Attempt, ...], resume: A
         num_integration_steps=config.num_integration_steps,
         dense_metric_max_dim=config.dense_metric_max_dim,
     )
-    return Chains(
-        task,
-        exchange,
-        settings,
-        tuning=tuning._asdict(),
-        attempts=attempts,
-        resume=resume,
-        measure=functools.partial(_measure, tuning.step_scale),
-    )
 
 
-def _measure(step_scale: float, runner: Runner) -> tuple[dict[str, Any], list[Gate]]:
+def _measure(
+    step_scale: float, state: exchange.State, target: Target
+) -> tuple[dict[str, Any], list[Gate]]:
     """What ladders have besides chains: rungs, round trips, log Z."""
-    state, nbeta = runner.progress.state, runner.target.nbeta
     totals, trips = state.totals, np.asarray(state.round_trips)
-    temperatures, count = np.asarray(state.tuning.temperatures), float(totals.iterations)
-    llc = temperatures[:, None] * nbeta * np.asarray(totals.excess) / count
+    temperatures, count = np.asarray(state.tuning.temperatures), np.asarray(totals.iterations)
+    acceptance = np.asarray(totals.acceptance) / count
+    llc = temperatures[:, None] * target.nbeta * np.asarray(totals.excess) / count
     log_z = np.log(np.asarray(totals.weight) / count).sum(axis=0)
     rejection = _rejection(totals)
     found = {
@@ -211,7 +243,7 @@ def _measure(step_scale: float, runner: Runner) -> tuple[dict[str, Any], list[Ga
         "llc_by_temperature_se": _error(llc).tolist(),
         "swap_rejection": rejection.tolist(),
         "barrier": float(rejection.sum()),
-        "acceptance_by_temperature": (np.asarray(totals.acceptance).mean(axis=1) / count).tolist(),
+        "acceptance_by_temperature": acceptance.mean(axis=1).tolist(),
         "step_sizes": (step_scale * np.exp(np.asarray(state.tuning.log_step_size))).tolist(),
         "round_trips": trips.tolist(),
         "log_z": float(log_z.mean()),
@@ -222,7 +254,7 @@ def _measure(step_scale: float, runner: Runner) -> tuple[dict[str, Any], list[Ga
 
 def _rejection(totals: exchange.Totals) -> np.ndarray:
     """Share of the swaps of each pair of neighbours that were rejected."""
-    return 1.0 - np.asarray(totals.swap).mean(axis=1) / float(totals.iterations)
+    return 1.0 - np.mean(np.asarray(totals.swap) / np.asarray(totals.iterations), axis=1)
 
 
 def _error(values: np.ndarray) -> np.ndarray:

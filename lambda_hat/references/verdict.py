@@ -16,11 +16,11 @@ from lambda_hat.references.engine import Cost, EngineResult
 from lambda_hat.references.gate import Gate
 from lambda_hat.references.gates import MIXING, check_agreement
 from lambda_hat.references.gibbs import sample_gibbs
-from lambda_hat.references.hmc import confirm_hmc, sample_hmc
+from lambda_hat.references.hmc import confirm_hmc, help_hmc, sample_hmc
 from lambda_hat.references.outlook import budget_that_would_do
 from lambda_hat.references.policy import nearest, run_in_turns
 from lambda_hat.references.smc import sample_smc
-from lambda_hat.references.tempering import sample_tempering
+from lambda_hat.references.tempering import help_tempering, sample_tempering
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,23 @@ class Engine:
         label: how sentences call it.
         checkpoint: name of the file beside ref.json that it goes on from.
         sample: runs it, for (problem, config), a budget, a seed, the file, and who watches.
+        has_pilot: whether it is told what all engines have (`whole_sec`), for its pilot.
+        help: goes on with its chains while another process runs it, for the same but who watches;
+            None where it has none that could be shared.
     """
 
     label: str
     checkpoint: str
     sample: Callable[..., EngineResult]
+    has_pilot: bool = False
+    help: Callable[..., int] | None = None
 
 
 ENGINES = {
-    "hmc": Engine("HMC", "hmc_chains.ckpt", sample_hmc),
-    "tempering": Engine("Replica exchange", "tempering_ladders.ckpt", sample_tempering),
+    "hmc": Engine("HMC", "hmc_chains.ckpt", sample_hmc, has_pilot=True, help=help_hmc),
+    "tempering": Engine(
+        "Replica exchange", "tempering_ladders.ckpt", sample_tempering, help=help_tempering
+    ),
     "smc": Engine("SMC", "smc_runs.json", sample_smc),
     "gibbs": Engine("Gibbs", "gibbs_chains.ckpt", sample_gibbs),
 }
@@ -115,7 +122,8 @@ def sample_reference(
         engine = ENGINES[name]
         told = functools.partial(watch, name) if watch else None
         given = {"seed": seed, "checkpoint": folder / engine.checkpoint, "watch": told}
-        return engine.sample(problem, config, budget_sec=seconds, **given)
+        whole = {"whole_sec": budget_sec} if engine.has_pilot else {}
+        return engine.sample(problem, config, budget_sec=seconds, **given, **whole)
 
     def confirm(result: EngineResult, seconds: float) -> EngineResult:
         given = {"seed": seed, "checkpoint": folder / ENGINES["hmc"].checkpoint}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from lambda_hat.conf import compose_problem, compose_reference
-from lambda_hat.references.hmc import help_hmc
 from lambda_hat.references.verdict import ENGINES
 from lambda_hat.runners.boundary import artifacts_of, load_problem, pinned_jax
 from lambda_hat.store import wanted_beside
@@ -31,7 +31,7 @@ def help_reference(
         artifacts_dir: where targets are stored.
 
     Returns:
-        `moments`: how many times it went on with a chain.
+        `moments`: how many times it went on with a chain, or a ladder.
     """
     out = Path(out_ref_json)
     if not wanted_beside(out).exists():
@@ -39,11 +39,15 @@ def help_reference(
     problem = load_problem(
         compose_problem(problem_spec), artifacts_of(out, "problems/*/*", artifacts_dir)
     )
-    moments = help_hmc(
-        problem,
-        compose_reference(settings or {}),
-        budget_sec=budget_sec,
-        seed=seed,
-        checkpoint=out.with_name(ENGINES["hmc"].checkpoint),
-    )
+    deadline, reference = time.monotonic() + budget_sec, compose_reference(settings or {})
+    moments = 0
+    for engine in ENGINES.values():
+        if engine.help is not None:
+            moments += engine.help(
+                problem,
+                reference,
+                budget_sec=deadline - time.monotonic(),
+                seed=seed,
+                checkpoint=out.with_name(engine.checkpoint),
+            )
     return {"moments": moments}

@@ -8,6 +8,7 @@ that no trajectory length resonates with a direction of the target.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import blackjax.mcmc.hmc as blackjax_hmc
@@ -107,7 +108,12 @@ def build(form: Form, structure: Structure) -> Sampler:
             jax.vmap(lambda w: blackjax_hmc.init(w, functools.partial(logdensity, form, arrays)))(
                 positions
             ),
-            warmup.start(step_size, covariance, settings.target_accept),
+            warmup.start(
+                step_size,
+                covariance,
+                settings.target_accept,
+                many=arrays.w_star.shape[0] > warmup.MANY,
+            ),
         )
 
     def step(
@@ -135,7 +141,8 @@ def build(form: Form, structure: Structure) -> Sampler:
                 state.adaptation,
                 i=i,
                 windows=settings.windows,
-                positions=coordinates(arrays, chains.position),
+                positions=coordinates(arrays, chains.position - arrays.w_star),
+                scores=coordinates(arrays, chains.logdensity_grad),
                 acceptance=info.acceptance_rate,
                 target_accept=settings.target_accept,
             ),
@@ -163,6 +170,17 @@ def build(form: Form, structure: Structure) -> Sampler:
         return {"step_size": warmup.current_step_size(state.adaptation, jnp.asarray(False))}
 
     return Sampler(init, step, draw, summary)
+
+
+def part_of(state: State, chains: slice) -> State:
+    """The state of some chains, which after adaptation have nothing to do with the others."""
+    return state._replace(chains=jax.tree.map(lambda x: x[chains], state.chains))
+
+
+def joined(parts: Sequence[State]) -> State:
+    """The state of all chains, from those of some each."""
+    chains = jax.tree.map(lambda *x: jnp.concatenate(x), *(part.chains for part in parts))
+    return parts[0]._replace(chains=chains)
 
 
 def hamiltonian_draw(arrays: Arrays, chains: Any) -> Draw:

@@ -34,9 +34,6 @@ GRADIENTS_PER_STEP = 2
 """McLachlan's integrator evaluates two gradients per step."""
 MAX_INTEGRATION_STEPS = 256
 """Bound on L / step_size, so that a step size adapted to almost nothing cannot stall a trial."""
-MANY = 256
-"""Parameters above which the metric comes from gradients too. In few dimensions a narrower one
-spares little, and keeps trajectories of a given length in it from crossing to other basins."""
 FIRST_INTEGRATION_STEPS = 32
 """The same until the first window closes: the metric is not yet worth long trajectories."""
 
@@ -115,12 +112,8 @@ def build(form: Form, structure: Structure) -> Sampler:
                 return blackjax_adjusted.init(arrays.w_star, density)
             return blackjax_plain.init(arrays.w_star, density, key)
 
-        adaptation = warmup.start(
-            settings.step_size,
-            metric,
-            settings.target_accept,
-            from_scores=arrays.w_star.shape[0] > MANY,
-        )
+        many = arrays.w_star.shape[0] > warmup.MANY
+        adaptation = warmup.start(settings.step_size, metric, settings.target_accept, many=many)
         return State(jax.vmap(start)(keys), adaptation)
 
     def step(

@@ -1,11 +1,12 @@
 """Adaptation shared by the Hamiltonian samplers: one step size and one metric for all chains.
 
 Chains pool what they learn: the step size follows their mean acceptance (dual averaging,
-Hoffman & Gelman 2014), and the metric their joint covariance in Stan's windows. Where it is asked
-for, a diagonal metric is sqrt(var(w) / var(grad log p)), which brings the scores nearest to those
-of a standard normal distribution (Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845): a
-parameter that is stiff together with others is narrower in it than its variance says. The parts are
-BlackJAX's; pooling and running them step by step, so that a deadline can come between, is ours.
+Hoffman & Gelman 2014), and the metric what they saw in Stan's windows. A dense metric is their
+joint covariance. A diagonal one is sqrt(var(w) / var(grad log p)) where there are many parameters,
+which brings the scores nearest to those of a standard normal distribution (Seyboldt, Carlson &
+Carpenter 2026, arXiv:2603.18845): a parameter that is stiff together with others is narrower in it
+than its variance says. The parts are BlackJAX's; pooling and running them step by step, so that a
+deadline can come between, is ours.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ MAX_WINDOWS = 16
 SETTLED = 20
 """Updates of a step size after which its average counts. It begins by trying steps ten times as
 large as the one before, and its first few averages are of those."""
+MANY = 256
+"""Parameters above which a diagonal metric needs gradients too. In few dimensions a narrower
+metric spares little, and keeps trajectories of a given length in it from crossing to other basins.
+"""
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
 
@@ -48,7 +53,7 @@ class Adaptation(NamedTuple):
     averaging: Any
     metric: Any
     score: Any
-    """The variances of grad log p where the metric is to have a part in them; else None."""
+    """Of a diagonal metric of many parameters: the variances of grad log p; else None."""
 
 
 def windows_of(num_warmup: int) -> Windows:
@@ -77,22 +82,18 @@ def windows_of(num_warmup: int) -> Windows:
 
 
 def start(
-    step_size: Scalar,
-    inverse_mass_matrix: Array,
-    target_accept: Scalar,
-    *,
-    from_scores: bool = False,
+    step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar, *, many: bool
 ) -> Adaptation:
     """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d]).
 
-    `from_scores` says whether a diagonal metric is to come from gradients as well as positions.
+    `many` says whether there are more than `MANY` parameters: the metric may be of fewer.
     """
     diagonal, dtype = inverse_mass_matrix.ndim == 1, inverse_mass_matrix.dtype
     d = inverse_mass_matrix.shape[0]
     metric_init, _, _ = mass_matrix_adaptation(diagonal)
     metric = _as_dtype(metric_init(d, inverse_mass_matrix), dtype)
     averaging = _as_dtype(_averaging(step_size, target_accept), dtype)
-    return Adaptation(averaging, metric, metric if diagonal and from_scores else None)
+    return Adaptation(averaging, metric, metric if diagonal and many else None)
 
 
 def _averaging(step_size: Scalar, target_accept: Scalar) -> Any:
@@ -122,13 +123,13 @@ def update(
     i: Array,
     windows: Windows,
     positions: Float[Array, "chains d"],
+    scores: Float[Array, "chains d"],
     acceptance: Float[Array, " chains"],
     target_accept: Scalar,
-    scores: Float[Array, "chains d"] | None = None,
 ) -> Adaptation:
     """One warm-up step: the step size always, the metric inside its windows.
 
-    `scores` are the gradients of log p at `positions`; an adaptation from scores needs them.
+    `positions` and `scores`, the gradients of log p there, are in the coordinates of the metric.
     """
     _, da_update, da_final = dual_averaging_adaptation(target_accept)
     diagonal = adaptation.metric.inverse_mass_matrix.ndim == 1
@@ -143,10 +144,7 @@ def update(
         return jax.lax.cond(slow, lambda: add(seen, values)[0], lambda: seen)
 
     metric = collected(adaptation.metric, positions)
-    score = adaptation.score
-    if score is not None:
-        assert scores is not None
-        score = collected(score, scores)
+    score = None if adaptation.score is None else collected(adaptation.score, scores)
 
     def close(_: None) -> Adaptation:
         restarted, closed = _averaging(da_final(averaging), target_accept), metric_final(metric)

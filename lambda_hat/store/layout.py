@@ -21,8 +21,8 @@ def partial_beside(out: Path) -> Path:
 
 
 def wanted_beside(out: Path) -> Path:
-    """Where a reference that goes to `out` says which draws it wants, while others may help."""
-    return out.with_name("hmc_chains.wanted.json")
+    """Where the reference of a folder says which draws it wants, while others may help."""
+    return out.with_name("ref.wanted.json")
 
 
 @dataclass(frozen=True)
