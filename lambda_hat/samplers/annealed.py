@@ -4,7 +4,8 @@
 
 Annealed importance sampling (Neal 2001) with resampling, which makes it SMC (Del Moral, Doucet &
 Jasra 2006): at each temperature particles are weighed, resampled within their group where half of
-them would carry the weight, and moved by HMC in coordinates as wide as the particles lie. At t = 1
+them would carry the weight, and moved by HMC in coordinates as wide as the particles lie, or, where
+there are many parameters, as their gradients say as well (`lambda_hat.samplers.warmup`). At t = 1
 the moves leave the posterior as it is, and the particles are drawn from. Groups know nothing of
 each other but the step and the widths, so that their spread is an honest error.
 """
@@ -20,6 +21,7 @@ from blackjax.smc.ess import ess
 from blackjax.smc.resampling import systematic
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info
 from lambda_hat.samplers.mixture import Density, Mixture, density_of, draws_of, log_density
 from lambda_hat.target import Arrays, Form, potential
@@ -56,6 +58,8 @@ class Particles(NamedTuple):
     step_size: Float[Array, ""]
     metric: Float[Array, " d"]
     """Squared widths of the particles when they were last adapted to."""
+    score: Float[Array, " d"]
+    """Variances of the tempered log density's gradient where the particles are."""
 
 
 def none_yet(d: int, dtype: Any) -> Particles:
@@ -63,7 +67,8 @@ def none_yet(d: int, dtype: Any) -> Particles:
     each = jnp.zeros((GROUPS, PARTICLES), dtype)
     z = jnp.zeros((GROUPS, PARTICLES, d), dtype)
     number = jnp.ones((), dtype)
-    return Particles(z, each, each, each, each, -number, FIRST_STEP * number, jnp.ones(d, dtype))
+    ones = jnp.ones(d, dtype)
+    return Particles(z, each, each, each, each, -number, FIRST_STEP * number, ones, ones)
 
 
 def start(key: PRNGKeyArray, form: Form, arrays: Arrays, scale: Array, q: Mixture) -> Particles:
@@ -74,8 +79,11 @@ def start(key: PRNGKeyArray, form: Form, arrays: Arrays, scale: Array, q: Mixtur
     empty = none_yet(d, scale.dtype)
     density = density_of(q)
     energy, ratio = jax.lax.map(jax.vmap(lambda z: _weigh(form, arrays, scale, density, z)), z)
+    score = jax.lax.map(jax.vmap(jax.grad(lambda z: log_density(density, z))), z)
     zero = jnp.zeros_like(empty.temperature)
-    return empty._replace(z=z, potential=energy, log_ratio=ratio, temperature=zero)
+    return empty._replace(
+        z=z, potential=energy, log_ratio=ratio, temperature=zero, score=_variance(score)
+    )
 
 
 def move(
@@ -99,7 +107,9 @@ def move(
     now = jnp.minimum(before + rise, 1.0)
     now = jnp.where(now > 1.0 - 0.5 * rise, 1.0, now)  # Rounding leaves no last step of nothing.
     length_key, group_key = jax.random.split(key)
-    widths = jnp.var(particles.z.reshape(-1, scale.shape[0]), axis=0)
+    widths = _variance(particles.z)
+    if scale.shape[0] > warmup.MANY:
+        widths = jnp.sqrt(widths / particles.score)
     metric = jnp.where(adapting, widths, particles.metric)
     jitter = 2.0 * jax.random.uniform(length_key, dtype=scale.dtype)
     length = jnp.ceil(jitter * TRAJECTORY / particles.step_size)
@@ -122,7 +132,7 @@ def move(
         chain, info = kernel(key, chain, energy, particles.step_size, metric, length)
         height, ratio = _weigh(form, arrays, scale, density, chain.position)
         virial = -jnp.vdot(chain.position, chain.logdensity_grad)
-        moved = (chain.position, ratio, height, virial)
+        moved = (chain.position, ratio, height, virial, chain.logdensity_grad)
         return moved, (info.acceptance_rate, info.is_divergent.astype(z.dtype))
 
     def group(given: tuple[PRNGKeyArray, Array, Array, Array]) -> Any:
@@ -139,7 +149,9 @@ def move(
 
     keys = jax.random.split(group_key, GROUPS)
     given = (keys, particles.z, particles.log_weight, particles.log_ratio)
-    (z, ratio, height, virial), log_weight, (acceptance, divergence) = jax.lax.map(group, given)
+    (z, ratio, height, virial, score), log_weight, (acceptance, divergence) = jax.lax.map(
+        group, given
+    )
     adapted = particles.step_size * jnp.exp(jnp.mean(acceptance) - ACCEPTANCE)
     step_size = jnp.where(adapting, adapted, particles.step_size)
     work = PARTICLES * (length + 1 + 1 / 3)
@@ -149,7 +161,8 @@ def move(
         energy=jnp.full_like(acceptance, jnp.nan),
         work=jnp.full_like(acceptance, work),
     )
-    return Particles(z, log_weight, ratio, height, virial, now, step_size, metric), info
+    score = _variance(score)
+    return Particles(z, log_weight, ratio, height, virial, now, step_size, metric, score), info
 
 
 def means(arrays: Arrays, scale: Array, particles: Particles) -> Draw:
@@ -159,6 +172,10 @@ def means(arrays: Arrays, scale: Array, particles: Particles) -> Draw:
     weight = jnp.full_like(loss, particles.temperature >= 1.0)
     virial, nothing = jnp.mean(particles.virial, axis=1), jnp.full_like(loss, jnp.nan)
     return Draw(loss, weight, distance, virial, nothing)
+
+
+def _variance(values: Float[Array, "groups particles d"]) -> Float[Array, " d"]:
+    return jnp.var(values, axis=(0, 1))
 
 
 def _weigh(
