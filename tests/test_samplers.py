@@ -413,7 +413,7 @@ def test_a_warmup_that_is_cut_after_a_window_keeps_its_step() -> None:
 
     windows = warmup.windows_of(20)
     update, close = jax.jit(updated), int(windows.closes[0])
-    state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8, many=False)
+    state = warmup.start(jnp.asarray(0.02), jnp.ones(3), 0.8, from_scores=False)
     assert step_of(state) == pytest.approx(0.02)
     for i in range(close):
         state = update(state, i, 0.5)
@@ -448,7 +448,7 @@ def test_a_metric_is_of_what_its_window_saw(kind: str) -> None:
         return warmup.update(state, scores=scores, acceptance=jnp.full(4, 0.8), **given)
 
     with jax.enable_x64(True):
-        state = warmup.start(jnp.asarray(0.1), jnp.asarray(first), 0.8, many=kind == "many")
+        state = warmup.start(jnp.asarray(0.1), jnp.asarray(first), 0.8, from_scores=kind == "many")
         for i in range(1010):
             state = update(state, i)
     found = np.asarray(state.metric.inverse_mass_matrix)

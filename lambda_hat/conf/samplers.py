@@ -131,6 +131,8 @@ class HMCConfig(SamplerConfig):
     """Transitions of window adaptation, at the start of `steps`."""
     dense_metric_max_dim: int = bounded(256, least=0, do="0 is always diagonal.")
     """Up to this dimension the mass matrix is dense, above it diagonal."""
+    gradient_widths: bool = True
+    """Whether a diagonal one of more than 256 parameters has widths by gradients too."""
 
     def conflicts(self, where: str) -> list[str]:
         """Warm-up is a part of the steps."""

@@ -49,7 +49,7 @@ give no more than the 400 that are asked for."""
 LONGER = 4
 """Factor by which they are: chains that diffuse gain its square, and cost as much more as it is."""
 MOST_INTEGRATION_STEPS = 400
-_LAYOUT = 4
+_LAYOUT = 3
 """Of the chains' state in their file: those of another are begun anew."""
 _ELSEWHERE_KEY = 1
 """What the key of chains from elsewhere is folded with; theirs is the seed's."""
@@ -242,7 +242,9 @@ def _hmc_config(task: Task, tuning: Mapping[str, Any]) -> HMCConfig:
     steps = task.config.num_warmup + task.config.num_draws
     names = {field.name for field in fields(HMCConfig)}
     found = {name: value for name, value in tuning.items() if name in names}
-    return HMCConfig(**{"steps": steps, **_chain_settings(task.config), **found})
+    # Widths by gradients are narrow where some draws are, and those that could spread never do.
+    given = {"steps": steps, "gradient_widths": False}
+    return HMCConfig(**{**given, **_chain_settings(task.config), **found})
 
 
 def _run(

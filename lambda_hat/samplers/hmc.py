@@ -50,6 +50,7 @@ class State(NamedTuple):
 class Structure(NamedTuple):
     num_chains: int
     dense_metric_max_dim: int
+    gradient_widths: bool
 
 
 class Settings(NamedTuple):
@@ -66,7 +67,7 @@ def plan(config: Config, target: Target) -> Plan:
 
 def structure_of(config: Config, target: Target) -> Structure:
     """Chains and kind of metric shape the program."""
-    return Structure(config.num_chains, config.dense_metric_max_dim)
+    return Structure(config.num_chains, config.dense_metric_max_dim, config.gradient_widths)
 
 
 def settings_of(config: Config) -> Settings:
@@ -86,6 +87,9 @@ def refusal(target: Target, config: Config) -> str | None:
 
 def build(form: Form, structure: Structure) -> Sampler:
     """HMC on the targets of one form."""
+
+    def from_scores(arrays: Arrays) -> bool:
+        return structure.gradient_widths and arrays.w_star.shape[0] > warmup.MANY
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         metric_key, start_key = jax.random.split(key)
@@ -109,10 +113,7 @@ def build(form: Form, structure: Structure) -> Sampler:
                 positions
             ),
             warmup.start(
-                step_size,
-                covariance,
-                settings.target_accept,
-                many=arrays.w_star.shape[0] > warmup.MANY,
+                step_size, covariance, settings.target_accept, from_scores=from_scores(arrays)
             ),
         )
 

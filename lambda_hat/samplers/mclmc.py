@@ -112,8 +112,12 @@ def build(form: Form, structure: Structure) -> Sampler:
                 return blackjax_adjusted.init(arrays.w_star, density)
             return blackjax_plain.init(arrays.w_star, density, key)
 
-        many = arrays.w_star.shape[0] > warmup.MANY
-        adaptation = warmup.start(settings.step_size, metric, settings.target_accept, many=many)
+        adaptation = warmup.start(
+            settings.step_size,
+            metric,
+            settings.target_accept,
+            from_scores=arrays.w_star.shape[0] > warmup.MANY,
+        )
         return State(jax.vmap(start)(keys), adaptation)
 
     def step(

@@ -2,11 +2,11 @@
 
 Chains pool what they learn: the step size follows their mean acceptance (dual averaging,
 Hoffman & Gelman 2014), and the metric what they saw in Stan's windows. A dense metric is their
-joint covariance. A diagonal one is sqrt(var(w) / var(grad log p)) where there are many parameters,
-which brings the scores nearest to those of a standard normal distribution (Seyboldt, Carlson &
-Carpenter 2026, arXiv:2603.18845): a parameter that is stiff together with others is narrower in it
-than its variance says. The parts are BlackJAX's; pooling and running them step by step, so that a
-deadline can come between, is ours.
+joint covariance, and a diagonal one their variances or, where it is asked for,
+sqrt(var(w) / var(grad log p)), which brings the scores nearest to those of a standard normal
+distribution (Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845): a parameter that is stiff
+together with others is narrower in it than its variance says. The parts are BlackJAX's; pooling and
+running them step by step, so that a deadline can come between, is ours.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SETTLED = 20
 """Updates of a step size after which its average counts. It begins by trying steps ten times as
 large as the one before, and its first few averages are of those."""
 MANY = 256
-"""Parameters above which a diagonal metric needs gradients too. In few dimensions a narrower
-metric spares little, and keeps trajectories of a given length in it from crossing to other basins.
+"""Parameters above which a trial's diagonal metric comes from gradients too. In few dimensions a
+narrower one spares little, and keeps trajectories of a given length from crossing to other basins.
 """
 NUM_PROBES = 32
 """Rademacher probes of the Hessian's diagonal where the Hessian itself is too large."""
@@ -53,7 +53,7 @@ class Adaptation(NamedTuple):
     averaging: Any
     metric: Any
     score: Any
-    """Of a diagonal metric of many parameters: the variances of grad log p; else None."""
+    """The variances of grad log p where a diagonal metric is to have a part in them; else None."""
 
 
 def windows_of(num_warmup: int) -> Windows:
@@ -82,18 +82,18 @@ def windows_of(num_warmup: int) -> Windows:
 
 
 def start(
-    step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar, *, many: bool
+    step_size: Scalar, inverse_mass_matrix: Array, target_accept: Scalar, *, from_scores: bool
 ) -> Adaptation:
     """An adaptation that begins at `step_size` and `inverse_mass_matrix` ([d] or [d, d]).
 
-    `many` says whether there are more than `MANY` parameters: the metric may be of fewer.
+    `from_scores` says whether a diagonal metric is to come from gradients as well as positions.
     """
     diagonal, dtype = inverse_mass_matrix.ndim == 1, inverse_mass_matrix.dtype
     d = inverse_mass_matrix.shape[0]
     metric_init, _, _ = mass_matrix_adaptation(diagonal)
     metric = _as_dtype(metric_init(d, inverse_mass_matrix), dtype)
     averaging = _as_dtype(_averaging(step_size, target_accept), dtype)
-    return Adaptation(averaging, metric, metric if diagonal and many else None)
+    return Adaptation(averaging, metric, metric if diagonal and from_scores else None)
 
 
 def _averaging(step_size: Scalar, target_accept: Scalar) -> Any:
