@@ -1,7 +1,5 @@
 """The chains of a reference start where they can, and a pilot says how they must move."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,22 +71,6 @@ def test_chains_that_creep_get_longer_trajectories(tmp_path):
     # Those that were tried before are counted: steps of every pilot, of 4 chains.
     tried = [LONGER**k for k in range(5) if LONGER**k <= steps]
     assert result.cost.work > 4 * 1_300 * sum(tried)
-
-
-def test_a_turn_that_is_short_does_not_keep_trajectories_short(tmp_path):
-    """What is left of all time counts, and not what is left of a turn."""
-    creeping = problem("deep_linear", n=100_000, widths=[4, 4, 4, 4], rank=2)
-    slow: dict[str, Any] = {"num_integration_steps": 1, "dense_metric_max_dim": 0}
-    alone = chains(creeping, tmp_path / "alone", **slow)
-    config = ReferenceConfig(num_draws=1_500, num_warmup=300, **slow)
-    given = {"seed": 0, "checkpoint": tmp_path / "hmc.ckpt", "whole_sec": 120.0}
-    turn, result = 0.0, alone
-    while not (turn and result.finished):
-        turn += 0.5
-        result = sample_hmc(creeping, config, budget_sec=turn, **given)
-        assert turn < 120.0
-    assert result.diagnostics["num_integration_steps"] > 1
-    assert (result.llc, result.draws) == (alone.llc, alone.draws)
 
 
 def test_there_must_be_time_for_longer_trajectories(tmp_path, monkeypatch):

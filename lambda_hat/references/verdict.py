@@ -31,7 +31,6 @@ class Engine:
         label: how sentences call it.
         checkpoint: name of the file beside ref.json that it goes on from.
         sample: runs it, for (problem, config), a budget, a seed, the file, and who watches.
-        has_pilot: whether it is told what all engines have (`whole_sec`), for its pilot.
         help: goes on with its chains while another process runs it, for the same but who watches;
             None where it has none that could be shared.
     """
@@ -39,14 +38,13 @@ class Engine:
     label: str
     checkpoint: str
     sample: Callable[..., EngineResult]
-    has_pilot: bool = False
     help: Callable[..., int] | None = None
 
 
 ENGINES = {
-    "hmc": Engine("HMC", "hmc_chains.ckpt", sample_hmc, has_pilot=True, help=help_hmc),
+    "hmc": Engine("HMC", "hmc_chains.ckpt", sample_hmc, help_hmc),
     "tempering": Engine(
-        "Replica exchange", "tempering_ladders.ckpt", sample_tempering, help=help_tempering
+        "Replica exchange", "tempering_ladders.ckpt", sample_tempering, help_tempering
     ),
     "smc": Engine("SMC", "smc_runs.json", sample_smc),
     "gibbs": Engine("Gibbs", "gibbs_chains.ckpt", sample_gibbs),
@@ -122,8 +120,7 @@ def sample_reference(
         engine = ENGINES[name]
         told = functools.partial(watch, name) if watch else None
         given = {"seed": seed, "checkpoint": folder / engine.checkpoint, "watch": told}
-        whole = {"whole_sec": budget_sec} if engine.has_pilot else {}
-        return engine.sample(problem, config, budget_sec=seconds, **given, **whole)
+        return engine.sample(problem, config, budget_sec=seconds, **given)
 
     def confirm(result: EngineResult, seconds: float) -> EngineResult:
         given = {"seed": seed, "checkpoint": folder / ENGINES["hmc"].checkpoint}
