@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,6 +235,31 @@ def test_replicas_carry_the_loss_and_its_gradient_where_they_stand(dense_up_to: 
         value, slope = at(state.replicas.position)
     assert state.replicas.loss == pytest.approx(np.asarray(value), rel=1e-9)
     assert state.replicas.slope == pytest.approx(np.asarray(slope), rel=1e-7, abs=1e-10)
+
+
+BEGINNING = """
+import jax
+import numpy as np
+
+from lambda_hat.conf import compose_problem
+from lambda_hat.problems import build_problem
+from lambda_hat.references import exchange
+from lambda_hat.samplers.loop import Runner
+
+problem = build_problem(compose_problem({"model": "small", "data": "small"}))
+temperatures = (0.0, *np.geomspace(1e-4, 1.0, 19).tolist())
+with jax.enable_x64(True):
+    target = problem.target(exchange.DTYPE)
+    config = exchange.Config(temperatures, 4, 20, 40, 0.8, 1.0, 5, 256)
+    for seed in range(5):
+        Runner(exchange, target, config, key=jax.random.key(seed))
+"""
+
+
+def test_ladders_of_many_rungs_begin_in_a_process_of_two_threads() -> None:
+    """Batches of Cholesky factors that are computed side by side wait for each other for good."""
+    command = [sys.executable, "-c", BEGINNING]
+    subprocess.run(command, env={**os.environ, "NPROC": "2"}, timeout=240, check=True)
 
 
 def test_rounds_double_and_fill_the_warm_up() -> None:

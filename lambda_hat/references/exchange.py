@@ -264,7 +264,9 @@ def _starts(
         )
         return position, covariance
 
-    position, covariance = jax.vmap(at)(temperatures)
+    # One temperature after the other: two batches of Cholesky factors at once, in a process of two
+    # threads, wait for each other for good (jaxlib runs a batch on the threads that call it).
+    position, covariance = jax.lax.map(at, temperatures)
     return position, root_of(covariance[1:])
 
 
