@@ -98,8 +98,7 @@ class _Annealing:
             higher, weights = self._next(temperature)
             dense = self._adaptation.metric.inverse_mass_matrix.ndim == 2
             effective = 1.0 / np.sum(weights**2)
-            shift = jnp.asarray(self._particles.position) - self._arrays.w_star
-            place = coordinates(self._arrays, shift)
+            place = coordinates(self._arrays, jnp.asarray(self._particles.position))
             metric = weighted_covariance(place, weights, effective, dense)
             self._particles = self._resampled(weights)
             self._decorrelate(higher, metric, DECORRELATED if higher >= 1.0 else ON_THE_WAY)

@@ -89,7 +89,8 @@ def build(form: Form, structure: Structure) -> Sampler:
     """HMC on the targets of one form."""
 
     def from_scores(arrays: Arrays) -> bool:
-        return structure.gradient_widths and arrays.w_star.shape[0] > warmup.MANY
+        many = arrays.w_star.shape[0] > warmup.MANY
+        return structure.gradient_widths and many and arrays.narrow is None
 
     def init(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> State:
         metric_key, start_key = jax.random.split(key)
@@ -142,8 +143,8 @@ def build(form: Form, structure: Structure) -> Sampler:
                 state.adaptation,
                 i=i,
                 windows=settings.windows,
-                positions=coordinates(arrays, chains.position - arrays.w_star),
-                scores=coordinates(arrays, chains.logdensity_grad),
+                positions=coordinates(arrays, chains.position),
+                scores=chains.logdensity_grad,
                 acceptance=info.acceptance_rate,
                 target_accept=settings.target_accept,
             ),

@@ -76,9 +76,11 @@ def _leading(
     return values[::-1], (basis @ vectors)[:, ::-1]
 
 
-def coordinates(arrays: Arrays, vectors: Float[Array, "chains d"]) -> Float[Array, "chains k"]:
-    """Shifts or gradients in the metric's coordinates: as they are, or along narrow directions."""
-    return vectors if arrays.narrow is None else vectors @ arrays.narrow.basis
+def coordinates(arrays: Arrays, positions: Float[Array, "chains d"]) -> Float[Array, "chains k"]:
+    """What the metric's covariance is of: all parameters, or shifts along narrow directions."""
+    if arrays.narrow is None:
+        return positions
+    return (positions - arrays.w_star) @ arrays.narrow.basis
 
 
 def spread(arrays: Arrays, covariance: Array, normal: Float[Array, "chains d"]) -> Array:
