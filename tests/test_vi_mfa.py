@@ -395,7 +395,7 @@ def test_particles_of_many_parameters_have_widths_by_their_gradients_too(pairs):
     precision = NBETA * pair + GAMMA * np.eye(2)
     variance = np.linalg.inv(precision)[0, 0]
     many = 2 * pairs > warmup.MANY
-    state = run(target, replace(CORRECTED, r=0)).progress.state
+    state = run(target, CORRECTED).progress.state
     widths = np.asarray(state.particles.metric) * np.asarray(state.whitening) ** 2
     expected = np.sqrt(variance / precision[0, 0]) if many else variance
     assert widths.mean() == pytest.approx(expected, rel=0.1)

@@ -198,9 +198,8 @@ def help_hmc(
     Returns:
         How many times it went on with a chain; 0 where there was nothing to do.
     """
-    deadline, task = time.monotonic() + budget_sec, _task(problem, config, seed, checkpoint, None)
-    with jax.enable_x64(True):
-        return help_chains(task, functools.partial(_hmc_config, task), deadline=deadline)
+    task = _task(problem, config, seed, checkpoint, None)
+    return help_chains(task, functools.partial(_hmc_config, task), budget_sec=budget_sec)
 
 
 def _first_tuning(problem: Problem, config: ReferenceConfig) -> Tuning:

@@ -167,17 +167,18 @@ class SplitShortChains:
         return drawn["loss"]
 
 
-def help_chains(task: Task, config: Callable[[dict[str, Any]], Any], *, deadline: float) -> int:
+def help_chains(task: Task, config: Callable[[dict[str, Any]], Any], *, budget_sec: float) -> int:
     """Goes on with chains while another process leads them.
 
     Args:
         task: what that process was asked for.
         config: the sampler's settings, for the tuning that it has found.
-        deadline: a `time.monotonic()` value.
+        budget_sec: wall time.
 
     Returns:
-        How many times it went on with one.
+        How many times it went on with one; 0 where there was nothing to do.
     """
+    deadline = time.monotonic() + budget_sec
 
     @functools.lru_cache(maxsize=2)
     def files(tuning: str, kind: str) -> ChainFiles:
@@ -185,12 +186,13 @@ def help_chains(task: Task, config: Callable[[dict[str, Any]], Any], *, deadline
         return _files(task, config(found), found, KINDS[kind])
 
     moments = 0
-    while time.monotonic() < deadline and (work := _work(task)) is not None:
-        chosen = files(json.dumps(work["tuning"]), work["kind"])
-        if chosen.go_on(work["num_draws"], deadline):
-            moments += 1
-        else:
-            time.sleep(PATIENCE_SEC)
+    with jax.enable_x64(True):
+        while time.monotonic() < deadline and (work := _work(task)) is not None:
+            chosen = files(json.dumps(work["tuning"]), work["kind"])
+            if chosen.go_on(work["num_draws"], deadline):
+                moments += 1
+            else:
+                time.sleep(PATIENCE_SEC)
     return moments
 
 

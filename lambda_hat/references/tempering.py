@@ -124,13 +124,12 @@ def help_tempering(
     Returns:
         How many times it went on with a ladder; 0 where there was nothing to do.
     """
-    deadline, task = time.monotonic() + budget_sec, _task(problem, config, seed, checkpoint, None)
 
     def settings(tuning: dict[str, Any]) -> exchange.Config:
         return _exchange_config(config, _stored_tuning(tuning))
 
-    with jax.enable_x64(True):
-        return help_chains(task, settings, deadline=deadline)
+    task = _task(problem, config, seed, checkpoint, None)
+    return help_chains(task, settings, budget_sec=budget_sec)
 
 
 def _task(
