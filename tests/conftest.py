@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,3 +23,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {stem: place for place, stem in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs() -> Iterator[None]:
+    """The programs of the whole suite are more than one process can hold."""
+    yield
+    if "jax" in sys.modules:
+        from lambda_hat.runners.boundary import make_room, memory_maps
+
+        make_room(memory_maps())

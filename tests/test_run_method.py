@@ -86,6 +86,21 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     assert trial(tmp_path, seed=2)["llc_hat"] != first["llc_hat"]
 
 
+@pytest.mark.skipif(boundary.memory_maps() == 0, reason="this kernel does not count memory maps")
+def test_programs_are_forgotten_before_a_process_can_hold_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trial(tmp_path, trial_id="r_1")
+    for method in sorted(SHORT):
+        trial(tmp_path, method)
+    full = boundary.memory_maps()
+    monkeypatch.setattr(boundary, "MOST_MAPS", full - 1)
+    again = trial(tmp_path, trial_id="r_2")
+    assert boundary.memory_maps() < 0.8 * full
+    assert again["seconds"]["compile"] > 0
+    assert again["llc_hat"] == first["llc_hat"]
+
+
 def test_without_a_seed_the_settings_decide(tmp_path: Path) -> None:
     first, again = trial(tmp_path, seed=None), trial(tmp_path, seed=None)
     assert first["seed"] == again["seed"] and first["llc_hat"] == again["llc_hat"]

@@ -25,7 +25,7 @@ from blackjax.smc.solver import dichotomy
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from lambda_hat.samplers.hmc import hamiltonian_draw
-from lambda_hat.samplers.program import Compiled
+from lambda_hat.samplers.program import COMPILED
 from lambda_hat.target import (
     Arrays,
     Form,
@@ -183,21 +183,18 @@ def build(form: Form, num_particles: int, batch: int, dense: bool) -> Programs:
     return Programs(jax.jit(start), jax.jit(temper), jax.jit(sweep))
 
 
-_COMPILED = Compiled()
-
-
 def compile_programs(
     programs: Programs, target: Target, init_loss: Array
 ) -> tuple[Programs, float]:
     """The programs compiled for one shape of target, and the seconds that took."""
-    before, arrays, key = _COMPILED.seconds, target.arrays, jax.random.key(0)
-    start = _COMPILED.get(programs.start, key, arrays, init_loss)
+    before, arrays, key = COMPILED.seconds, target.arrays, jax.random.key(0)
+    start = COMPILED.get(programs.start, key, arrays, init_loss)
     population = jax.eval_shape(programs.start, key, arrays, init_loss)
-    temper = _COMPILED.get(programs.temper, key, arrays, population)
+    temper = COMPILED.get(programs.temper, key, arrays, population)
     covariance = jax.eval_shape(programs.temper, key, arrays, population)[1].covariance
     numbers = (jnp.zeros((), init_loss.dtype), jnp.zeros((), jnp.int32))
-    sweep = _COMPILED.get(programs.sweep, key, arrays, init_loss, population, covariance, *numbers)
-    return Programs(start, temper, sweep), _COMPILED.seconds - before
+    sweep = COMPILED.get(programs.sweep, key, arrays, init_loss, population, covariance, *numbers)
+    return Programs(start, temper, sweep), COMPILED.seconds - before
 
 
 def weighted_covariance(position: Any, weights: Any, effective: Any, dense: bool) -> Array:

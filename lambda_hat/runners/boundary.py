@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import platform
@@ -16,7 +17,11 @@ import jax
 
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.problems import Problem, load_or_build
+from lambda_hat.samplers.program import COMPILED
 from lambda_hat.target import Target
+
+MOST_MAPS = 16_000
+"""A quarter of what Linux allows: the programs of about five problems, and 1.7 GB."""
 
 
 def artifacts_of(out: Path, layout: str, given: str | None) -> Path:
@@ -38,7 +43,8 @@ def pinned_jax() -> Iterator[None]:
     """JAX's settings that change numbers or stop programs, at JAX's own defaults.
 
     A shell's JAX_DEFAULT_PRNG_IMPL would otherwise give other numbers under the same id, and its
-    JAX_DEBUG_NANS would stop programs that use NaN as a mark. Use it as a decorator.
+    JAX_DEBUG_NANS would stop programs that use NaN as a mark. Before it hands over, the process
+    makes room for programs to come. Use it as a decorator.
 
     Raises:
         RuntimeError: JAX finds no device of the platform that its variables name.
@@ -61,7 +67,25 @@ def pinned_jax() -> Iterator[None]:
         ):
             stack.enter_context(setting)
         _find_device()
+        make_room(memory_maps())
         yield
+
+
+def memory_maps() -> int:
+    """How many memory maps this process has; 0 where the kernel does not count them."""
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
+
+
+def make_room(maps: int) -> None:
+    """Forgets all compiled programs where this process has more than MOST_MAPS memory maps.
+
+    XLA maps each program's code, and Linux gives a process 65 530 maps, beyond which the compiler
+    crashes: a worker gets there after some 16 problems. The compilation cache on disk still has
+    the programs.
+    """
+    if maps > MOST_MAPS and COMPILED.forget():
+        gc.collect()
 
 
 def _find_device() -> None:

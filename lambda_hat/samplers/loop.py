@@ -27,8 +27,6 @@ from lambda_hat.target import Arrays, Target
 CHUNK_SECONDS = 0.5
 """How long one compiled call should take: the deadline is looked at between calls."""
 
-_COMPILED = program.Compiled()
-
 
 @dataclass
 class Progress:
@@ -90,9 +88,9 @@ class Runner:
         )
         self._stopped = False
         init_key, self._key = jax.random.split(key)
-        compiled_before = _COMPILED.seconds
+        compiled_before = program.COMPILED.seconds
         given = (target.arrays, self._settings)
-        get = functools.partial(_COMPILED.get, options=compiler_options(target))
+        get = functools.partial(program.COMPILED.get, options=compiler_options(target))
         init = get(programs.init, init_key, *given)
         began = time.monotonic()
         state = jax.block_until_ready(init(init_key, *given))
@@ -101,7 +99,7 @@ class Runner:
         # All compiling is done here, so that the clock of `run` measures steps alone.
         self._advance_program = get(programs.advance, self._key, *given, state, *_counts(0, 0, 0))
         self._summary_program = get(programs.summary, *given, state)
-        self.progress.seconds["compile"] += _COMPILED.seconds - compiled_before
+        self.progress.seconds["compile"] += program.COMPILED.seconds - compiled_before
         self.progress.seconds["warmup"] += initialised
 
     def run(

@@ -101,3 +101,15 @@ class Compiled:
             self._cache[key] = function.lower(*args).compile(dict(options or {}))
             self.seconds += time.monotonic() - began
         return self._cache[key]
+
+    def forget(self) -> bool:
+        """Drops every program, here and in JAX; whether there was one."""
+        if not self._cache:
+            return False
+        self._cache.clear()
+        jax.clear_caches()
+        return True
+
+
+COMPILED = Compiled()
+"""Every program that this process has compiled ahead of time."""
