@@ -2,13 +2,15 @@
 
     llc_hat = nbeta * (E_p[L_n(w)] - L_n(w*)),
 
-with the weighted mean over draws in place of E_p. Its standard error is the draws' standard
-deviation over the square root of their effective number (ArviZ, chains split); where draws weigh
-differently, that of the weighted deviations.
+with the weighted mean over draws in place of E_p. Its standard error is the larger of two: the
+draws' standard deviation over the square root of their effective number (ArviZ, chains split), and
+the spread of the chains' own means, which also knows of what is slower than autocorrelations
+show. Where draws weigh differently, both are of the weighted deviations.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,17 +78,24 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
     # Differences first: a loss much larger than its changes would drown them in rounding.
     excess = loss - init_loss
     mean = float((weight * excess).sum())
-    effective = effective_draws(excess)
-    kish = 1.0 / float((weight**2).sum() * weight.size)
     # Each draw with its own weight: the heaviest need not lie where the others do.
-    variance = weight.size * float(((weight * (excess - mean)) ** 2).sum())
+    deviations = weight * (excess - mean)
+    variance = weight.size * float((deviations**2).sum())
+    kish = 1.0 / float((weight**2).sum() * weight.size)
+    squared_error = max(variance / effective_draws(excess), _between(deviations.sum(axis=0)))
     return Estimate(
         llc_hat=nbeta * mean,
-        se_hat=nbeta * float(np.sqrt(variance / effective)),
-        ess=effective * kish,
+        se_hat=nbeta * math.sqrt(squared_error),
+        ess=kish * variance / squared_error,
         burn_in=start,
         work=draws.work_total,
     )
+
+
+def _between(parts: np.ndarray) -> float:
+    """Squared error of a sum of independent `parts` whose means are 0, [chains]; 0 for one."""
+    chains = len(parts)
+    return 0.0 if chains == 1 else float((parts**2).sum()) * chains / (chains - 1)
 
 
 def _why_none_moved(draws: Draws) -> str:
