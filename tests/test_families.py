@@ -128,6 +128,8 @@ def test_its_minimum_is_one_and_says_so(family):
         assert problem.config.nbeta * below < 1e-3
     evidence = evidence_at_minimum(problem)
     assert evidence["status"] in ("ok", "kink"), evidence["reasons"]
+    largest = problem.evidence["largest_curvature"]
+    assert largest == pytest.approx(evidence["largest_curvature"], rel=0.01, abs=1e-9)
 
 
 def evidence_at_minimum(problem: Problem) -> dict[str, Any]:

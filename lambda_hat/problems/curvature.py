@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lambda_hat.target import Form, hessian_vector_product, mean_loss
+from lambda_hat.target import Arrays, Form, Target, hessian_vector_product, loss, mean_loss
 
 EXACT_MAX_DIM = 600
 """Up to this dimension the Hessian is a matrix."""
@@ -102,6 +103,17 @@ def measure_curvature(
     return Curvature(np.sort(ritz.ravel()), None, laplace, nbeta, ridge, d)
 
 
+def largest_curvature(target: Target) -> float:
+    """Largest eigenvalue of the Hessian of L_n at w*, by Lanczos from a random vector.
+
+    Args:
+        target: in float64; where L_n has statistics, its rows are not passed over.
+    """
+    probe = np.random.default_rng(0).standard_normal(target.d)
+    unit = jnp.asarray(probe / np.linalg.norm(probe))
+    return float(_ritz(_tridiagonal_of_target(target.form, target.arrays, unit))[0].max())
+
+
 def shift_bias(form: Form, arrays: dict, w: Array, curvature: Curvature, grad: Vector) -> float:
     """nbeta * 1/2 g^T (H + gamma/nbeta)^-1 g; an upper bound for large problems.
 
@@ -144,11 +156,23 @@ def _solved(form: Form, arrays: dict, w: Array, grad: Array, ridge: Array) -> Ar
 
 @functools.partial(jax.jit, static_argnums=0)
 def _tridiagonal(form: Form, arrays: dict, w: Array, probe: Array) -> tuple[Array, Array]:
-    """Lanczos coefficients of the Hessian from a unit vector, fully reorthogonalised."""
+    return _coefficients(lambda vector: _times_hessian(form, arrays, w, vector), probe)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _tridiagonal_of_target(form: Form, arrays: Arrays, probe: Array) -> tuple[Array, Array]:
+    def times(vector: Array) -> Array:
+        return hessian_vector_product(lambda w: loss(form, arrays, w), arrays.w_star, vector)
+
+    return _coefficients(times, probe)
+
+
+def _coefficients(times: Callable[[Array], Array], probe: Array) -> tuple[Array, Array]:
+    """Lanczos coefficients of a symmetric map from a unit vector, fully reorthogonalised."""
 
     def step(k: Array, carry: Any) -> Any:
         basis, alphas, betas = carry
-        vector = _times_hessian(form, arrays, w, basis[k])
+        vector = times(basis[k])
         alphas = alphas.at[k].set(vector @ basis[k])
         for _ in range(2):
             vector = vector - basis.T @ (basis @ vector)
@@ -161,15 +185,20 @@ def _tridiagonal(form: Form, arrays: dict, w: Array, probe: Array) -> tuple[Arra
     return jax.lax.fori_loop(0, _LANCZOS_STEPS, step, (basis, zeros, zeros))[1:]
 
 
+def _ritz(coefficients: tuple[Array, Array]) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of the tridiagonal matrix."""
+    alphas, betas = map(np.asarray, coefficients)
+    off = np.where(betas[:-1] > 1e-12, betas[:-1], 0)
+    return np.linalg.eigh(np.diag(alphas) + np.diag(off, 1) + np.diag(off, -1))
+
+
 def _lanczos(
     form: Form, arrays: dict, w: Array, probes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ritz values and quadrature weights of each probe (stochastic Lanczos quadrature)."""
     values, weights = [], []
     for probe in probes:
-        alphas, betas = map(np.asarray, _tridiagonal(form, arrays, w, jnp.asarray(probe)))
-        off = np.where(betas[:-1] > 1e-12, betas[:-1], 0)
-        ritz, vectors = np.linalg.eigh(np.diag(alphas) + np.diag(off, 1) + np.diag(off, -1))
+        ritz, vectors = _ritz(_tridiagonal(form, arrays, w, jnp.asarray(probe)))
         values.append(ritz)
         weights.append(vectors[0] ** 2)
     return np.stack(values), np.stack(weights)
