@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py FOLDER [--seeds 4] [--workers PARSL_CONFIG]
 
-runs `parsl-optuna` on the two configs beside it and then `parsl-llc`, for each problem, with the
+runs `parsl-optuna` on the three configs beside it and then `parsl-llc`, for each problem, with the
 untuned and with the best settings under seeds that no search has seen, all in FOLDER; and writes
 the table of docs/accuracy.md. Stopped at any point, the same command goes on.
 
@@ -25,14 +25,18 @@ import yaml
 from scipy import stats
 
 from lambda_hat.conf.compose import compose_problem, compose_sampler
-from lambda_hat.conf.families import DeepLinearConfig
+from lambda_hat.conf.families import DeepLinearConfig, MLPConfig
 from lambda_hat.conf.schema import ProblemConfig
 from lambda_hat.store import read_json
 from lambda_hat.tables.reading import read_table
 from lambda_hat.trial import ESTIMATED, NOISY
 
 HERE = Path(__file__).parent
-CONFIGS = (HERE / "accuracy.yaml", HERE / "accuracy_deep_linear.yaml")
+CONFIGS = (
+    HERE / "accuracy.yaml",
+    HERE / "accuracy_networks.yaml",
+    HERE / "accuracy_deep_linear.yaml",
+)
 PAGE = HERE.parent / "docs" / "accuracy.md"
 BEGIN, END = "<!-- table: benchmarks/accuracy.py -->\n", "<!-- end of table -->\n"
 
@@ -196,6 +200,9 @@ def show(result: Cell) -> str:
 def name_of(problem: ProblemConfig) -> str:
     """The problem in a few words."""
     model, noise = problem.model, problem.data.noise
+    if isinstance(model, MLPConfig):
+        widths = (model.in_dim, *(model.widths or ()), model.out_dim)
+        return f"{model.activation} {'-'.join(map(str, widths))}, n {problem.data.n}"
     if not isinstance(model, DeepLinearConfig):
         names = {"normal_crossing": "w1² w2²", "linear": "linear regression"}
         return str(names.get(str(model.family), model.family))

@@ -247,6 +247,7 @@ def test_a_killed_worker_pool_is_replaced(config_file: Path, tmp_path: Path) -> 
 
 
 def test_a_killed_interchange_ends_every_future(config_file: Path, tmp_path: Path) -> None:
+    polling = _num_threads("JobStatusPoller")
     with open_pool(parsl_config=config_file, run_dir=tmp_path) as pool:
         assert pool.submit("toy_apps:add", 1).result(TIMEOUT) == 2
         futures = [pool.submit("toy_apps:sleep", 60.0) for _ in range(4)]
@@ -259,6 +260,7 @@ def test_a_killed_interchange_ends_every_future(config_file: Path, tmp_path: Pat
         with pytest.raises(PoolLost):
             pool.submit("toy_apps:add", 1).result(TIMEOUT)
     assert _survivors(processes, within=5.0) == []
+    _wait_for(lambda: _num_threads("JobStatusPoller") <= polling)
 
 
 def test_workers_that_cannot_start_are_reported(tmp_path: Path) -> None:
@@ -614,16 +616,16 @@ def test_another_provider_is_used_with_one_warning_and_not_as_if_it_were_pbs(
 ) -> None:
     path = tmp_path / "elsewhere.py"
     path.write_text(ELSEWHERE)
-    before = _num_watchdogs()
+    before = _num_threads("watchdog")
     with open_pool(parsl_config=path, run_dir=tmp_path / "run", trial_sec=100.0) as pool:
         assert pool.description == "ELSEWHERE: up to 1 job of 1 node with 1 worker each"
         worker = psutil.Process(pool.submit("toy_apps:whereabouts").result(TIMEOUT)["pid"])
-        watching = _num_watchdogs()
+        watching = _num_threads("watchdog")
     assert watching == before
     ours = [r.getMessage() for r in caplog.records if r.name.startswith("lambda_hat")]
     assert len(ours) == 1 and "runs on Elsewhere, and only this machine, SLURM and PBS" in ours[0]
     assert _survivors([worker], within=5.0) == []
 
 
-def _num_watchdogs() -> int:
-    return sum(thread.name == "watchdog" for thread in threading.enumerate())
+def _num_threads(name: str) -> int:
+    return sum(thread.name.startswith(name) for thread in threading.enumerate())

@@ -108,6 +108,11 @@ PARSL: dict[str, Callable[[], bool]] = {
         callable(part(KERNEL).cleanup)
         and "atexit.register(self.atexit_cleanup)" in inspect.getsource(part(KERNEL))
     ),
+    "DataFlowKernel.job_status_poller, a Timer with close(timeout)": lambda: (
+        "self.job_status_poller = JobStatusPoller(" in inspect.getsource(part(KERNEL).__init__)
+        and issubclass(part("jobs.job_status_poller:JobStatusPoller"), part("utils:Timer"))
+        and parameters(part("utils:Timer").close) == ["self", "timeout"]
+    ),
     "DataFlowKernel.run_dir": lambda: (
         "self.run_dir = make_rundir(config.run_dir)" in inspect.getsource(part(KERNEL).__init__)
     ),
@@ -336,7 +341,7 @@ def test_the_samplers_have_the_inner_parts_that_ours_replace() -> None:
 PRIVATE = {
     "execution/parsl_internals.py": """interchange_proc interchange_launch_cmd blocks_to_job_id
         all_addresses bad_state_is_set set_bad_state_and_fail_all connected_managers
-        _result_queue_thread atexit_cleanup zmq_context JobState JobStatus""",
+        _result_queue_thread atexit_cleanup zmq_context JobState JobStatus job_status_poller""",
     OPTUNA: """_trial_id _study_id _storage JournalFileBackend JournalFileOpenLock
         _restore_optimizer _init_optimizer _get_solution_trials _find_sample_id""",
 }

@@ -32,6 +32,9 @@ FAILED_BLOCKS_IN_A_ROW = 3
 
 # The kernel, to which tasks are submitted.
 
+_FORGOTTEN: list[DataFlowKernel] = []
+"""Kept: a thread may still wait on a socket of theirs, which would be closed with them."""
+
 
 def start_kernel(config: Config) -> DataFlowKernel:
     """Starts the executors of a Config without making it the one of this process.
@@ -87,8 +90,13 @@ def submit(kernel: DataFlowKernel, function: Any, *args: Any, **kwargs: Any) -> 
 
 
 def forget(kernel: DataFlowKernel) -> None:
-    """Has Parsl clean up nothing more at exit: its processes have been ended otherwise."""
+    """Has Parsl look at nothing more and clean up nothing at exit: its processes have ended."""
+    from parsl.utils import Timer
+
     atexit.unregister(kernel.atexit_cleanup)
+    # The poller's own `close` would ask the interchange how many workers there are.
+    Timer.close(kernel.job_status_poller, 0.0)
+    _FORGOTTEN.append(kernel)
 
 
 def is_worker_lost(error: BaseException) -> bool:
