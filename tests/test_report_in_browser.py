@@ -36,6 +36,7 @@ const found = {
   silent: all("figure svg").filter((svg) => !svg.querySelector("text")).length,
   scrolls: all(".scroll").filter((one) => one.scrollWidth > one.clientWidth).length,
   sorted: [...table.tBodies[0].rows].map((row) => row.cells[error].textContent),
+  names: [...table.tBodies[0].rows].map((row) => box(row.cells[0]).width),
   tip: shown.hidden ? null : shown.textContent,
   width: document.documentElement.clientWidth,
 };
@@ -50,7 +51,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     home = tmp_path_factory.mktemp("browser")
     store = Store.at(home / "artifacts", home / "results")
     many = {"mclmc": [(5.0 + 0.05 * i, 0.1) for i in range(12)], "vi": [(None, None)]}
-    rows = [*rows_of(STUDY), *rows_of(many, pid="p_2", label="linear/small")]
+    label = (
+        "linear/small data.n=100000 data.input.kind=uniform data.input.low=-10 data.input.high=10"
+    )
+    rows = [*rows_of(STUDY), *rows_of(many, pid="p_2", label=label)]
     write_table(store.trials_table, rows)
     write_table(store.llc_table, rows[:3])
     return write_report(store, command="parsl-optuna --local").read_text()
@@ -81,6 +85,7 @@ def test_the_page_is_drawn_without_an_error(page: str, width: int, tmp_path: Pat
     assert len(found["pictures"]) == page.count("<figure>") > 8 and found["silent"] == 0
     assert all(across > 300 and down > 30 for across, down in found["pictures"])
     assert (found["scrolls"] > 0) == (width == 400)
+    assert max(found["names"]) < 350, "A problem's long name leaves no room for its numbers."
 
 
 def test_tables_sort_and_marks_have_tips(page: str, tmp_path: Path) -> None:
