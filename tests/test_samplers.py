@@ -113,10 +113,14 @@ def nowhere(dtype: str) -> Target:
 
 
 class FakeTime:
-    """A clock that a compiled call moves on by a second a step, and nothing else moves."""
+    """A clock that a compiled call moves on, and nothing else does.
 
-    def __init__(self) -> None:
+    By a second a step, or by so many seconds for a gradient of a chain.
+    """
+
+    def __init__(self, gradient_sec: float | None = None) -> None:
         self.now = 0.0
+        self._gradient_sec = gradient_sec
 
     def monotonic(self) -> float:
         return self.now
@@ -124,8 +128,11 @@ class FakeTime:
     def charge(self, program: Any) -> Any:
         def advance(*args: Any) -> Any:
             count, thin = args[-2:]
-            self.now += float(count * thin)
-            return program(*args)
+            state, rows = program(*args)
+            work = float(rows[1].work[:count].mean(axis=1).sum())
+            by_work = self._gradient_sec is not None
+            self.now += self._gradient_sec * work if by_work else float(count * thin)
+            return state, rows
 
         return advance
 
@@ -389,6 +396,25 @@ def test_the_deadline_is_told_from_where_on_trajectories_of_mclmc_are_longer() -
     assert len(work) == runner.plan.num_warmup
     assert work[:turn].max() == mclmc.GRADIENTS_PER_STEP * short < work[turn:].max()
     assert work.max() <= mclmc.GRADIENTS_PER_STEP * all_
+
+
+@pytest.mark.parametrize("method", ["hmc", "mclmc"])
+def test_a_budget_holds_where_some_draws_take_ten_times_as_long_as_others(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, late = load_method(method), []
+    uneven = {"step_size": 1e-3, "target_accept": 0.95, "L": 10.0} if method == "mclmc" else {}
+    for seed in range(20):
+        monkeypatch.setattr(loop, "time", clock := FakeTime(gradient_sec=1e-3))
+        with jax.enable_x64(True):
+            target = targets.square_sum((1.0, 4.0), n=N, gamma=GAMMA, dtype="float64")
+            config = configure(method, steps=20_000, **uneven)
+            runner = Runner(module, target, config, key=jax.random.key(seed))
+            runner._advance_program = clock.charge(runner._advance_program)
+            progress = runner.run(deadline=40.0)
+        assert 0 < progress.num_draws < runner.plan.num_draws
+        late.append(clock.now - 40.0)
+    assert max(late) < 0.05
 
 
 def test_mclmc_begins_with_the_widths_of_the_tether_however_stiff_the_loss() -> None:

@@ -26,6 +26,9 @@ from lambda_hat.target import Arrays, Target
 
 CHUNK_SECONDS = 0.5
 """How long one compiled call should take: the deadline is looked at between calls."""
+FORGET = 0.9
+"""How much of the slowest call's time a draw is still thought to take after the next one: some
+trajectories take ten times as long as others."""
 
 
 @dataclass
@@ -157,7 +160,8 @@ class Runner:
             took = time.monotonic() - began
             progress.seconds["warmup" if warmup else "sample"] += took
             progress.step += count * stride
-            per_draw = 0.0 if progress.step in self.plan.turns else took / count
+            slowest = max(took / count, FORGET * per_draw)
+            per_draw = 0.0 if progress.step in self.plan.turns else slowest
             (progress.warmup_rows if warmup else progress.rows).append(_fields(rows, count, stride))
             last = (progress.warmup_rows if warmup else progress.rows)[-1]
             progress.diverged = not np.isfinite(last["loss"]).all()
