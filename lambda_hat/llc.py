@@ -2,10 +2,10 @@
 
     llc_hat = nbeta * (E_p[L_n(w)] - L_n(w*)),
 
-with the weighted mean over draws in place of E_p. Its standard error is the larger of two: the
-draws' standard deviation over the square root of their effective number (ArviZ, chains split), and
-the spread of the chains' own means, which also knows of what is slower than autocorrelations
-show. Where draws weigh differently, both are of the weighted deviations.
+with the weighted mean over draws in place of E_p. Its standard error is the draws' standard
+deviation over the square root of their effective number (ArviZ, chains split); of eight chains or
+more it is no less than what the spread of their own means says, which also knows of what is slower
+than autocorrelations show. Where draws weigh differently, both are of the weighted deviations.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class NoEstimate(ValueError):
 
 MIN_DRAWS = 20
 """Draws of each chain below which neither an error nor R-hat means anything."""
+FEWEST_CHAINS = 8
+"""Whose spread counts: that of four is off by half, and errors would be a sixth too large."""
 
 
 def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) -> Estimate:
@@ -93,9 +95,9 @@ def estimate_llc(draws: Draws, *, nbeta: float, init_loss: float, trim: bool) ->
 
 
 def _between(parts: np.ndarray) -> float:
-    """Squared error of a sum of independent `parts` whose means are 0, [chains]; 0 for one."""
+    """Squared error of a sum of independent `parts` whose means are 0, [chains]; 0 for few."""
     chains = len(parts)
-    return 0.0 if chains == 1 else float((parts**2).sum()) * chains / (chains - 1)
+    return 0.0 if chains < FEWEST_CHAINS else float((parts**2).sum()) * chains / (chains - 1)
 
 
 def _why_none_moved(draws: Draws) -> str:
