@@ -30,6 +30,6 @@ def _room_for_programs() -> Iterator[None]:
     """The programs of the whole suite are more than one process can hold."""
     yield
     if "jax" in sys.modules:
-        from lambda_hat.runners.boundary import make_room, memory_maps
+        from lambda_hat.runners.boundary import make_room
 
-        make_room(memory_maps())
+        make_room()

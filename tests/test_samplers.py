@@ -129,9 +129,10 @@ class FakeTime:
         def advance(*args: Any) -> Any:
             count, thin = args[-2:]
             state, rows = program(*args)
-            work = float(rows[1].work[:count].mean(axis=1).sum())
-            by_work = self._gradient_sec is not None
-            self.now += self._gradient_sec * work if by_work else float(count * thin)
+            if self._gradient_sec is None:
+                self.now += float(count * thin)
+            else:
+                self.now += self._gradient_sec * float(rows[1].work[:count].mean(axis=1).sum())
             return state, rows
 
         return advance

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lambda_hat.target import Arrays, Form, Target, hessian_vector_product, loss, mean_loss
+from lambda_hat.target import Form, Target, hessian_vector_product, loss, mean_loss
 
 EXACT_MAX_DIM = 600
 """Up to this dimension the Hessian is a matrix."""
@@ -111,7 +111,8 @@ def largest_curvature(target: Target) -> float:
     """
     probe = np.random.default_rng(0).standard_normal(target.d)
     unit = jnp.asarray(probe / np.linalg.norm(probe))
-    return float(_ritz(_tridiagonal_of_target(target.form, target.arrays, unit))[0].max())
+    given = (target.form, target.arrays, target.arrays.w_star)
+    return float(_ritz(_tridiagonal(loss, *given, unit))[0].max())
 
 
 def shift_bias(form: Form, arrays: dict, w: Array, curvature: Curvature, grad: Vector) -> float:
@@ -154,25 +155,18 @@ def _solved(form: Form, arrays: dict, w: Array, grad: Array, ridge: Array) -> Ar
     return x @ grad + x @ left + left @ left / ridge
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _tridiagonal(form: Form, arrays: dict, w: Array, probe: Array) -> tuple[Array, Array]:
-    return _coefficients(lambda vector: _times_hessian(form, arrays, w, vector), probe)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _tridiagonal(
+    loss_of: Callable[[Form, Any, Array], Array], form: Form, arrays: Any, w: Array, probe: Array
+) -> tuple[Array, Array]:
+    """Lanczos coefficients of the Hessian from a unit vector, fully reorthogonalised.
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _tridiagonal_of_target(form: Form, arrays: Arrays, probe: Array) -> tuple[Array, Array]:
-    def times(vector: Array) -> Array:
-        return hessian_vector_product(lambda w: loss(form, arrays, w), arrays.w_star, vector)
-
-    return _coefficients(times, probe)
-
-
-def _coefficients(times: Callable[[Array], Array], probe: Array) -> tuple[Array, Array]:
-    """Lanczos coefficients of a symmetric map from a unit vector, fully reorthogonalised."""
+    `loss_of` is `mean_loss` with arrays of data, or `loss` with those of a target.
+    """
 
     def step(k: Array, carry: Any) -> Any:
         basis, alphas, betas = carry
-        vector = times(basis[k])
+        vector = hessian_vector_product(lambda w: loss_of(form, arrays, w), w, basis[k])
         alphas = alphas.at[k].set(vector @ basis[k])
         for _ in range(2):
             vector = vector - basis.T @ (basis @ vector)
@@ -198,7 +192,7 @@ def _lanczos(
     """Ritz values and quadrature weights of each probe (stochastic Lanczos quadrature)."""
     values, weights = [], []
     for probe in probes:
-        ritz, vectors = _ritz(_tridiagonal(form, arrays, w, jnp.asarray(probe)))
+        ritz, vectors = _ritz(_tridiagonal(mean_loss, form, arrays, w, jnp.asarray(probe)))
         values.append(ritz)
         weights.append(vectors[0] ** 2)
     return np.stack(values), np.stack(weights)

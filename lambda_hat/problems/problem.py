@@ -97,23 +97,17 @@ def make_problem(
 ) -> Problem:
     """A Problem from its arrays; loss and gradient at w* are computed here, in float64.
 
-    So is the largest curvature, where `evidence` does not have it: it bounds SGLD's step.
-
-    `form` is the program of its loss where no config can name it.
+    So is the largest curvature at a minimum in closed form: it bounds SGLD's step. `form` is the
+    program of its loss where no config can name it.
     """
     form = make_form(config) if form is None else form
     with jax.enable_x64(True):
         value, grad = _loss_and_gradient(form, data, jnp.asarray(w_star))
-    evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
-    problem = Problem(config, form, data, w_star, float(value), float(value), evidence)
-    if evidence["status"] == EXACT["status"]:
-        problem = replace(problem, evidence={**evidence, "largest_curvature": _largest(problem)})
+        evidence = {**evidence, "grad_norm": float(np.linalg.norm(np.asarray(grad)))}
+        problem = Problem(config, form, data, w_star, float(value), float(value), evidence)
+        if evidence["status"] == EXACT["status"]:
+            evidence["largest_curvature"] = largest_curvature(problem.target("float64"))
     return replace(problem, init_loss_float32=in_float32(problem))
-
-
-def _largest(problem: Problem) -> float:
-    with jax.enable_x64(True):
-        return largest_curvature(problem.target("float64"))
 
 
 def in_float32(problem: Problem) -> float:

@@ -67,7 +67,7 @@ def pinned_jax() -> Iterator[None]:
         ):
             stack.enter_context(setting)
         _find_device()
-        make_room(memory_maps())
+        make_room()
         yield
 
 
@@ -77,14 +77,14 @@ def memory_maps() -> int:
     return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
-def make_room(maps: int) -> None:
+def make_room() -> None:
     """Forgets all compiled programs where this process has more than MOST_MAPS memory maps.
 
     XLA maps each program's code, and Linux gives a process 65 530 maps, beyond which the compiler
-    crashes: a worker gets there after some 16 problems. The compilation cache on disk still has
+    crashes: a worker would get there after some 16 problems. The compilation cache still has
     the programs.
     """
-    if maps > MOST_MAPS and COMPILED.forget():
+    if memory_maps() > MOST_MAPS and COMPILED.forget():
         gc.collect()
 
 
