@@ -15,7 +15,7 @@ from lambda_hat.trial_gates import check_trial, noise
 
 SCHEMA = 1
 """Part of every trial_id; raised when the same manifest comes to mean another computation."""
-SCHEMA_OF = {"hmc": 2, "mclmc": 3, "vi": 3}
+SCHEMA_OF = {"hmc": 2, "mclmc": 3, "vi": 4}
 """The same of methods whose own computation has changed: a study of one begins anew."""
 
 RESULT_KEYS = ("status", "llc_hat", "hyperparams")

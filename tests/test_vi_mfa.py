@@ -259,6 +259,21 @@ def test_a_fit_cut_by_the_deadline_still_gives_a_sane_estimate():
     assert abs(llc / targets.square_sum_llc(CURVATURE, n=N, gamma=GAMMA) - 1) < 0.2
 
 
+def test_a_fit_that_its_correction_waits_for_is_cut():
+    """A fit without end leaves particles the time to come to the posterior."""
+    target = targets.square_sum(CURVATURE, n=N, gamma=GAMMA, dtype="float32")
+    config = replace(CORRECTED, steps=100_000_000)
+    run(target, CORRECTED)  # Compiles.
+    runner = Runner(vi_mfa, target, config, key=jax.random.key(0))
+    progress = runner.run(deadline=time.monotonic() + 6.0)
+    assert progress.warmup_cut and runner.summary()["temperature"] == 1.0
+    assert runner.draws().weight.min() > 0, "particles must have arrived before the first draw"
+    draws, _ = weighed(runner.draws())
+    found = estimate_llc(draws, nbeta=target.nbeta, init_loss=target.init_loss, trim=False)
+    exact = targets.square_sum_llc(CURVATURE, n=N, gamma=GAMMA)
+    assert found.se_hat < 0.05 * exact and abs(found.llc_hat - exact) < 4 * found.se_hat
+
+
 def test_a_component_without_weight_is_reported():
     target = targets.noisy_squares(3, n=100, gamma=GAMMA, dtype="float32")
     runner = run(target, SHORT)
@@ -406,9 +421,25 @@ def test_the_gradients_of_moves_are_counted():
     runner = run(target, CORRECTED)
     probes, fit = vi_mfa.NUM_PROBES, CORRECTED.steps * CORRECTED.num_samples
     moves = CORRECTED.ais_steps + vi_mfa.SETTLING + vi_mfa.LEAST_MOVES
-    least, most = (moves * annealed.GROUPS * annealed.PARTICLES * (k + 4 / 3) for k in (1, 32))
+    least, most = (moves * annealed.GROUPS * annealed.PARTICLES[0] * (k + 4 / 3) for k in (1, 32))
     assert least < runner.draws().work_total - probes - fit < most
     assert runner.draws().loss.shape == (vi_mfa.LEAST_MOVES, annealed.GROUPS)
+
+
+@pytest.mark.parametrize(("n", "each"), [(1_000, 64), (10_000, 16), (200_000, 4)])
+def test_where_a_gradient_is_dear_particles_are_few(n, each):
+    target = targets.noisy_squares(3, n=n, gamma=GAMMA, dtype="float32")
+    state = run(target, replace(CORRECTED, steps=5, ais_steps=1)).progress.state
+    assert state.particles.z.shape == (annealed.GROUPS, each, 3)
+
+
+@pytest.mark.parametrize("room", [1, 3, 8])
+def test_a_large_problem_has_room_for_whole_groups_of_components(room):
+    target = targets.square_sum(
+        (1.0,) * (vi_mfa.SHARED_UP_TO + 1), n=N, gamma=GAMMA, dtype="float32"
+    )
+    structure = vi_mfa.structure_of(replace(SHORT, M=room), target)
+    assert room <= structure.M < room + structure.group and structure.M % structure.group == 0
 
 
 @pytest.mark.parametrize(("temperatures", "moves"), [(10, 50), (50, 50), (200, 200)])

@@ -24,12 +24,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from lambda_hat.samplers import warmup
 from lambda_hat.samplers.base import Draw, Info
 from lambda_hat.samplers.mixture import Density, Mixture, density_of, draws_of, log_density
-from lambda_hat.target import Arrays, Form, potential
+from lambda_hat.target import Arrays, Form, Target, num_rows, potential
 
 GROUPS = 8
 """Independent groups of particles: the chains of the estimate."""
-PARTICLES = 64
-"""In each group."""
+PARTICLES = (64, 16, 4)
+"""In each group, where a gradient is cheap, dear and very dear: moves are then worth more than
+particles, because it takes as many for a few of them to forget where they came from."""
+DEAR = (25_000, 500_000)
+"""What a gradient costs that is dear, and very dear: rows times parameters."""
 LEAST_ESS = 0.5
 """Share of a group's particles that must carry its weight."""
 ACCEPTANCE = 0.8
@@ -62,21 +65,30 @@ class Particles(NamedTuple):
     """Variances of the tempered log density's gradient where the particles are."""
 
 
-def none_yet(d: int, dtype: Any) -> Particles:
-    """Particles before they are drawn."""
-    each = jnp.zeros((GROUPS, PARTICLES), dtype)
-    z = jnp.zeros((GROUPS, PARTICLES, d), dtype)
+def particles_of(target: Target) -> int:
+    """How many particles a group has on this target."""
+    summed = target.arrays.statistics is not None  # A product of matrices stands for the rows.
+    rows = target.d**0.5 if summed else num_rows(target.form, target.arrays)
+    return PARTICLES[sum(rows * target.d > limit for limit in DEAR)]
+
+
+def none_yet(d: int, dtype: Any, *, each: int) -> Particles:
+    """Particles before they are drawn, `each` of them in each group."""
+    none = jnp.zeros((GROUPS, each), dtype)
+    z = jnp.zeros((GROUPS, each, d), dtype)
     number = jnp.ones((), dtype)
     ones = jnp.ones(d, dtype)
-    return Particles(z, each, each, each, each, -number, FIRST_STEP * number, ones, ones)
+    return Particles(z, none, none, none, none, -number, FIRST_STEP * number, ones, ones)
 
 
-def start(key: PRNGKeyArray, form: Form, arrays: Arrays, scale: Array, q: Mixture) -> Particles:
-    """Draws of q, at temperature 0."""
+def start(
+    key: PRNGKeyArray, form: Form, arrays: Arrays, scale: Array, q: Mixture, *, each: int
+) -> Particles:
+    """Draws of q, at temperature 0, `each` of them in each group."""
     d, r = scale.shape[0], q.loading.shape[1]
-    noise = jax.random.normal(key, (GROUPS * PARTICLES, 1 + d + r), scale.dtype)
-    z = draws_of(q, noise).reshape(GROUPS, PARTICLES, d)
-    empty = none_yet(d, scale.dtype)
+    noise = jax.random.normal(key, (GROUPS * each, 1 + d + r), scale.dtype)
+    z = draws_of(q, noise).reshape(GROUPS, each, d)
+    empty = none_yet(d, scale.dtype, each=each)
     density = density_of(q)
     energy, ratio = jax.lax.map(jax.vmap(lambda z: _weigh(form, arrays, scale, density, z)), z)
     score = jax.lax.map(jax.vmap(jax.grad(lambda z: log_density(density, z))), z)
@@ -102,7 +114,7 @@ def move(
     `adapting` says whether the step size and the metric follow the particles.
     """
     kernel: Any = blackjax_hmc.build_kernel()
-    density = density_of(q)
+    density, each = density_of(q), particles.z.shape[1]
     before = particles.temperature
     now = jnp.minimum(before + rise, 1.0)
     now = jnp.where(now > 1.0 - 0.5 * rise, 1.0, now)  # Rounding leaves no last step of nothing.
@@ -139,12 +151,12 @@ def move(
         key, z, log_weight, log_ratio = given
         choose_key, move_key = jax.random.split(key)
         log_weight = log_weight + (now - before) * log_ratio
-        chosen = systematic(choose_key, jax.nn.softmax(log_weight), PARTICLES)
+        chosen = systematic(choose_key, jax.nn.softmax(log_weight), each)
         # At the posterior, particles are to weigh the same.
-        uneven = (ess(log_weight) < LEAST_ESS * PARTICLES) | (now >= 1.0)
+        uneven = (ess(log_weight) < LEAST_ESS * each) | (now >= 1.0)
         z = jnp.where(uneven & (now > before), z[chosen], z)
         log_weight = jnp.where(uneven, 0.0, log_weight)
-        moved, measured = jax.vmap(one)(jax.random.split(move_key, PARTICLES), z)
+        moved, measured = jax.vmap(one)(jax.random.split(move_key, each), z)
         return moved, log_weight, jax.tree.map(jnp.mean, measured)
 
     keys = jax.random.split(group_key, GROUPS)
@@ -154,7 +166,7 @@ def move(
     )
     adapted = particles.step_size * jnp.exp(jnp.mean(acceptance) - ACCEPTANCE)
     step_size = jnp.where(adapting, adapted, particles.step_size)
-    work = PARTICLES * (length + 1 + 1 / 3)
+    work = each * (length + 1 + 1 / 3)
     info = Info(
         acceptance=acceptance,
         divergence=divergence,

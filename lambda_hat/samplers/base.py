@@ -71,6 +71,15 @@ class Draws:
     """Full-data gradient equivalents of the whole run, warm-up and recorded losses included."""
 
 
+class Stage(NamedTuple):
+    """A part of a run that may be cut, for what comes after it to have its time."""
+
+    end: int
+    """The step that comes after it."""
+    share: float
+    """Of the time budget, that of the stages before it counted."""
+
+
 class Plan(NamedTuple):
     """How long to run."""
 
@@ -82,6 +91,8 @@ class Plan(NamedTuple):
     """Steps between draws."""
     warmup_share: float = 0.5
     """Share of the time budget after which a warm-up that has not ended is cut."""
+    stages: tuple[Stage, ...] = ()
+    """Of the warm-up, those that have a share of their own, in order."""
     turns: tuple[int, ...] = ()
     """Steps from which on a step takes another time: what the ones before took says nothing."""
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from lambda_hat.conf.samplers import SamplerConfig
 from lambda_hat.samplers import program
-from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, Settings, State
+from lambda_hat.samplers.base import Draw, Draws, Info, Method, Plan, Settings, Stage, State
 from lambda_hat.samplers.shapes import compiler_options
 from lambda_hat.target import Arrays, Target
 
@@ -124,18 +124,21 @@ class Runner:
                 deadline ends early and is frozen as it is. If not, it goes on until the deadline.
         """
         plan, wanted = self.plan, self.plan.num_draws if num_draws is None else num_draws
-        now = time.monotonic()
-        cut = deadline
-        if cut_warmup and deadline < math.inf:
-            cut = now + plan.warmup_share * (deadline - now)
-        if self.progress.step < plan.num_warmup:
-            self._advance(plan.num_warmup, cut, on_chunk, warmup=True)
-            if cut_warmup and self.progress.step < plan.num_warmup and not self._stopped:
-                self.progress.step, self.progress.warmup_cut = plan.num_warmup, True
+        self._warm_up(deadline, on_chunk, cut=cut_warmup)
         if self.progress.step >= plan.num_warmup and not self._stopped:
             steps = (wanted - self.progress.num_draws) * plan.thin
             self._advance(self.progress.step + steps, deadline, on_chunk, warmup=False)
         return self.progress
+
+    def _warm_up(self, deadline: float, on_chunk: Callable | None, *, cut: bool) -> None:
+        """Every stage of the warm-up; with `cut`, one that takes more than its share ends early."""
+        plan, progress, now = self.plan, self.progress, time.monotonic()
+        for end, share in (*plan.stages, Stage(plan.num_warmup, plan.warmup_share)):
+            cuts = cut and deadline < math.inf
+            until = now + share * (deadline - now) if cuts else deadline
+            self._advance(end, until, on_chunk, warmup=True)
+            if cut and progress.step < end and not self._stopped:
+                progress.step, progress.warmup_cut = end, True
 
     def _advance(
         self, until: int, deadline: float, on_chunk: Callable | None, *, warmup: bool

@@ -39,9 +39,9 @@ def _knows_quick() -> bool:
     return True
 
 
-def shares(target: Target) -> bool:
-    """Whether its trials share a program rather than compile one each."""
-    return target.d <= SHARED_UP_TO
+def shares(target: Target, up_to: int = SHARED_UP_TO) -> bool:
+    """Whether its trials share a program rather than compile one each: to how many parameters."""
+    return target.d <= up_to
 
 
 def rounded_up(size: int, least: int) -> int:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from lambda_hat.conf.samplers import VIConfig as Config
 from lambda_hat.samplers import annealed
-from lambda_hat.samplers.base import Draw, Info, Plan, Sampler
+from lambda_hat.samplers.base import Draw, Info, Plan, Sampler, Stage
 from lambda_hat.samplers.elbo import elbo_gradient, scale_gradient
 from lambda_hat.samplers.mixture import (
     Mixture,
@@ -46,7 +46,9 @@ DRAW_WORK = 0.0
 TRIM_TRANSIENT = False
 NUM_CHAINS = 4
 """Independent draws recorded at a time: chains in name, so that R-hat and ESS apply."""
-WARMUP_SHARE = 0.75
+WARMUP_SHARE, FIT_SHARE = 0.75, 0.4
+"""Of the time budget, for all that comes before the draws, and for the fit where q is corrected: a
+fit that was cut is a start as well, and a correction without time is an answer to nothing."""
 SETTLING, LEAST_MOVES = 30, 50
 """Moves of the particles once they have arrived at the posterior, before the draws and for them;
 as many are recorded as there were temperatures, where those are more."""
@@ -61,8 +63,12 @@ COLLAPSED = 1e-3
 """A component that weighs less is out of the mixture."""
 SHARED_M, SHARED_R, SHARED_ROWS = 8, 4, 256
 """Room in a program that trials share: what a study searches by default."""
+SHARED_UP_TO = 2_500
+"""Parameters up to which they share one: it is compiled for as long as thousands of a fit's steps
+take, which are up to twice as long for the room."""
 GROUP = 2
-"""Of a small problem's components so many cost little more than one."""
+"""Components that are gone through together: two cost little more than one, and of 10 000
+parameters eight one after the other take half the time of eight side by side."""
 UNUSED = -1e30
 """Logit of a component that a program has room for and a trial does not use."""
 
@@ -103,7 +109,8 @@ class Structure(NamedTuple):
     r: int
     rows: int
     num_samples: int
-    annealed: bool = False
+    particles: int = 0
+    """In each group of those that correct q; 0 where it is not corrected."""
 
 
 class Settings(NamedTuple):
@@ -129,7 +136,8 @@ def plan(config: Config, target: Target) -> Plan:
     if config.correction == "ais":
         num_warmup = config.steps + config.ais_steps + SETTLING
         moves = max(LEAST_MOVES, config.ais_steps)
-        return Plan(num_warmup, moves, 1, WARMUP_SHARE, (config.steps,))
+        fit = Stage(config.steps, FIT_SHARE)
+        return Plan(num_warmup, moves, 1, WARMUP_SHARE, stages=(fit,), turns=(config.steps,))
     rows = config.steps * config.M * config.num_samples * config.batch_size
     most = affordable_draws(target, rows, NUM_CHAINS)
     return Plan(config.steps, min(-(-config.eval_draws // NUM_CHAINS), most), 1, WARMUP_SHARE)
@@ -138,11 +146,13 @@ def plan(config: Config, target: Target) -> Plan:
 def structure_of(config: Config, target: Target) -> Structure:
     """Room for components, factors and rows, and the number of samples, shape the program."""
     rows = rows_of(target, config.batch_size, least=SHARED_ROWS)
-    rest = (rows, config.num_samples, config.correction == "ais")
-    if not shares(target):
-        return Structure(config.M, config.M, config.r, *rest)
-    M, r = rounded_up(config.M, SHARED_M), rounded_up(config.r, SHARED_R)
-    return Structure(M, GROUP, r, *rest)
+    M, r, particles = config.M, config.r, 0
+    if config.correction == "ais":
+        particles = annealed.particles_of(target)
+    if shares(target, SHARED_UP_TO):
+        M, r = rounded_up(M, SHARED_M), rounded_up(r, SHARED_R)
+    group = min(M, GROUP)
+    return Structure(group * -(-M // group), group, r, rows, config.num_samples, particles)
 
 
 def settings_of(config: Config) -> Settings:
@@ -171,7 +181,7 @@ def refusal(target: Target, config: Config) -> str | None:
 def build(form: Form, structure: Structure) -> Sampler:
     """VI on the targets of one form."""
     optimiser: Any = optax.scale_by_adam()
-    num_chains = annealed.GROUPS if structure.annealed else NUM_CHAINS
+    num_chains = annealed.GROUPS if structure.particles else NUM_CHAINS
 
     def minibatch(key: PRNGKeyArray, arrays: Arrays, settings: Settings) -> Minibatch:
         return draw_minibatch(form, arrays, key, settings.batch_size, structure.rows)
@@ -216,7 +226,9 @@ def build(form: Form, structure: Structure) -> Sampler:
         )
         zero = jnp.zeros((), dtype)
         report = jnp.zeros(len(Report._fields))
-        particles = annealed.none_yet(d, dtype) if structure.annealed else None
+        particles = (
+            annealed.none_yet(d, dtype, each=structure.particles) if structure.particles else None
+        )
         return State(flat, optimiser.init(flat), scale, report, zero, particles)
 
     def gradients(
@@ -268,7 +280,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         scale, q = state.whitening, unpack(state.flat, state.whitening.shape[0])
         particles = jax.lax.cond(
             state.particles.temperature < 0.0,
-            lambda: annealed.start(start_key, form, arrays, scale, q),
+            lambda: annealed.start(start_key, form, arrays, scale, q, each=structure.particles),
             lambda: state.particles,
         )
         last = settings.num_fit + settings.ais_steps + SETTLING
@@ -287,7 +299,7 @@ def build(form: Form, structure: Structure) -> Sampler:
     def step(
         key: PRNGKeyArray, arrays: Arrays, settings: Settings, state: State, i: Array
     ) -> tuple[State, Info]:
-        if not structure.annealed:
+        if not structure.particles:
             return fit_step(key, arrays, settings, state, i)
         return jax.lax.cond(
             i < settings.num_fit,
@@ -301,7 +313,7 @@ def build(form: Form, structure: Structure) -> Sampler:
         During the fit their losses are its running mean, to look at.
         """
         fitting = jnp.full(num_chains, Report(*state.report).loss)
-        if structure.annealed:
+        if structure.particles:
             found = annealed.means(arrays, state.whitening, state.particles)
             return found._replace(loss=jnp.where(i < settings.num_fit, fitting, found.loss))
         q = unpack(state.flat, arrays.w_star.shape[0])
@@ -337,7 +349,7 @@ def build(form: Form, structure: Structure) -> Sampler:
             "whitening_min": state.whitening.min(),
             "whitening_max": state.whitening.max(),
         }
-        if structure.annealed:
+        if structure.particles:
             return found | {"temperature": state.particles.temperature}
         # That of draws which leave the posterior as it is comes with them.
         return found | {"virial_ratio": 1.0 + report.scale_gradient / arrays.w_star.shape[0]}
