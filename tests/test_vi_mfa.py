@@ -442,7 +442,7 @@ def test_a_large_problem_has_room_for_whole_groups_of_components(room):
     assert room <= structure.M < room + structure.group and structure.M % structure.group == 0
 
 
-@pytest.mark.parametrize(("temperatures", "moves"), [(10, 50), (50, 50), (200, 200)])
+@pytest.mark.parametrize(("temperatures", "moves"), [(10, 80), (50, 80), (200, 200)])
 def test_a_longer_way_to_the_posterior_gives_more_draws_there(temperatures, moves):
     target = targets.monomial((1, 1), n=N, gamma=GAMMA, dtype="float32")
     config = replace(CORRECTED, ais_steps=temperatures)

@@ -114,7 +114,7 @@ class VIConfig(SamplerConfig):
     weighs the mixture's draws by the posterior, and k-hat says whether that holds."""
     ais_steps: int = bounded(50, least=1, do="Raise it.")
     """Temperatures between the two, each with a move of every particle; as many moves are recorded
-    at the end, 50 at least."""
+    at the end, 80 at least."""
 
 
 @dataclass(frozen=True)

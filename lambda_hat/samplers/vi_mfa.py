@@ -49,7 +49,7 @@ NUM_CHAINS = 4
 WARMUP_SHARE, FIT_SHARE = 0.75, 0.4
 """Of the time budget, for all that comes before the draws, and for the fit where q is corrected: a
 fit that was cut is a start as well, and a correction without time is an answer to nothing."""
-SETTLING, LEAST_MOVES = 30, 50
+SETTLING, LEAST_MOVES = 30, 80
 """Moves of the particles once they have arrived at the posterior, before the draws and for them;
 as many are recorded as there were temperatures, where those are more."""
 SPREAD = 0.5
