@@ -29,8 +29,8 @@ from lambda_hat.target import Arrays, Form, Target, num_rows, potential
 GROUPS = 8
 """Independent groups of particles: the chains of the estimate."""
 PARTICLES = (64, 16, 4)
-"""In each group, where a gradient is cheap, dear and very dear: moves are then worth more than
-particles, because it takes as many for a few of them to forget where they came from."""
+"""In each group, where a gradient is cheap, dear and very dear. However many they are, they take as
+many moves to forget where they came from: where moves are dear, they are few."""
 DEAR = (25_000, 500_000)
 """What a gradient costs that is dear, and very dear: rows times parameters."""
 LEAST_ESS = 0.5

@@ -40,7 +40,7 @@ def _knows_quick() -> bool:
 
 
 def shares(target: Target, up_to: int = SHARED_UP_TO) -> bool:
-    """Whether its trials share a program rather than compile one each: to how many parameters."""
+    """Whether its trials share a program, as those of at most `up_to` parameters do."""
     return target.d <= up_to
 
 

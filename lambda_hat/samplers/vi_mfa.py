@@ -137,7 +137,7 @@ def plan(config: Config, target: Target) -> Plan:
         num_warmup = config.steps + config.ais_steps + SETTLING
         moves = max(LEAST_MOVES, config.ais_steps)
         fit = Stage(config.steps, FIT_SHARE)
-        return Plan(num_warmup, moves, 1, WARMUP_SHARE, stages=(fit,), turns=(config.steps,))
+        return Plan(num_warmup, moves, 1, WARMUP_SHARE, stages=(fit,))
     rows = config.steps * config.M * config.num_samples * config.batch_size
     most = affordable_draws(target, rows, NUM_CHAINS)
     return Plan(config.steps, min(-(-config.eval_draws // NUM_CHAINS), most), 1, WARMUP_SHARE)
