@@ -132,10 +132,10 @@ def test_a_program_that_only_one_of_many_trials_would_have_is_not_compiled(
 ) -> None:
     """But the first one's, which is run in any case."""
     large = {"model": "base", "data": "small"}
-    sizes = [{"r": 0}, {"r": 1}, {"r": 2}, {"r": 4}, {"r": 2}]
+    sizes = [{"M": 2}, {"M": 3}, {"M": 4}, {"M": 5}, {"M": 4}]
     for number in range(3):
         assert compiled(problem_spec=large, method="vi", settings=sizes, number=number) == 2
-    assert [config.r for config in no_programs] == [0, 2]
+    assert [config.M for config in no_programs] == [2, 4]
 
 
 def test_settings_that_a_sampler_refuses_are_left_to_their_trial(no_programs: list) -> None:

@@ -183,7 +183,7 @@ def _sample(
         )
         return replace(known, status=PRUNED, error_msg=reason)
     if watch.lost and progress.num_draws < MIN_DRAWS:  # Too few to tell more of them.
-        return _left_basin(known, f"one left it for good within {progress.num_draws} draws")
+        return _left_basin(known, "one", f"for good within {progress.num_draws} draws")
     return _attempt(known, lambda: _estimate(known, runner, call.trace))
 
 
@@ -209,13 +209,15 @@ def _estimate(known: TrialResult, runner: Runner, trace: Path) -> TrialResult:
     known = replace(known, diagnostics=diagnostics)
     if left := diagnostics["chains_left_basin"]:
         where = f"(their mean: LLC {estimate.llc_hat:.4g} at d = {target.d})"
-        return _left_basin(known, f"{left} of {draws.loss.shape[1]} left it {where}")
+        return _left_basin(known, f"{left} of {draws.loss.shape[1]}", where)
     return known.completed(estimate.llc_hat, estimate.se_hat)
 
 
-def _left_basin(known: TrialResult, how: str) -> TrialResult:
-    advice = "Take a smaller step or learning rate."
-    return known.failed(f"Every chain must stay in the basin of w*, but {how}. {advice}")
+def _left_basin(known: TrialResult, which: str, how: str) -> TrialResult:
+    return known.failed(
+        f"Every chain must stay in the basin of w*, but {which} left it {how}. "
+        "Take a smaller step or learning rate."
+    )
 
 
 def _sentence(error: Exception) -> str:

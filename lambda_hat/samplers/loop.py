@@ -134,8 +134,7 @@ class Runner:
         """Every stage of the warm-up; with `cut`, one that takes more than its share ends early."""
         plan, progress, now = self.plan, self.progress, time.monotonic()
         for end, share in (*plan.stages, Stage(plan.num_warmup, plan.warmup_share)):
-            cuts = cut and deadline < math.inf
-            until = now + share * (deadline - now) if cuts else deadline
+            until = now + share * (deadline - now) if cut else deadline
             self._advance(end, until, on_chunk, warmup=True)
             if cut and progress.step < end and not self._stopped:
                 progress.step, progress.warmup_cut = end, True

@@ -64,11 +64,11 @@ COLLAPSED = 1e-3
 SHARED_M, SHARED_R, SHARED_ROWS = 8, 4, 256
 """Room in a program that trials share: what a study searches by default."""
 SHARED_UP_TO = 2_500
-"""Parameters up to which they share one: it is compiled for as long as thousands of a fit's steps
-take, which are up to twice as long for the room."""
+"""Parameters up to which they share one, rows aside: it is compiled for as long as thousands of a
+fit's steps take, which are up to twice as long for the room."""
 GROUP = 2
-"""Components that are gone through together: two cost little more than one, and of 10 000
-parameters eight one after the other take half the time of eight side by side."""
+"""Components that are gone through together, where their number allows: two cost little more than
+one, and of 10 000 parameters eight two by two take half the time of eight side by side."""
 UNUSED = -1e30
 """Logit of a component that a program has room for and a trial does not use."""
 
@@ -151,8 +151,8 @@ def structure_of(config: Config, target: Target) -> Structure:
         particles = annealed.particles_of(target)
     if shares(target, SHARED_UP_TO):
         M, r = rounded_up(M, SHARED_M), rounded_up(r, SHARED_R)
-    group = min(M, GROUP)
-    return Structure(group * -(-M // group), group, r, rows, config.num_samples, particles)
+    group = M if M % GROUP else GROUP
+    return Structure(M, group, r, rows, config.num_samples, particles)
 
 
 def settings_of(config: Config) -> Settings:
